@@ -1,0 +1,52 @@
+# The only entry for people who work on dno. `make` lists what there is.
+
+GO ?= go
+# Pinned: the tools are no dependencies of the module.
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+.PHONY: help test race check fmt vet lint cross purego fuzz bench proto kernels embedded-prompts embedded-model
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
+
+test: ## the tests
+	$(GO) test ./...
+
+race: ## the race detector on the concurrent packages
+	$(GO) test -race ./core/host ./core/loop ./core/rundir ./core/script ./sdk/...
+
+check: fmt vet lint cross ## everything but the tests
+
+fmt:
+	@out=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$out" || { echo "not gofmt-clean:"; echo "$$out"; exit 1; }
+
+vet:
+	$(GO) vet ./...
+
+lint:
+	$(GO) run $(STATICCHECK) ./...
+
+cross: ## other systems and the pure Go kernels compile
+	CGO_ENABLED=0 GOOS=darwin GOARCH=arm64 $(GO) build ./...
+	CGO_ENABLED=0 GOOS=windows GOARCH=amd64 $(GO) build ./...
+	CGO_ENABLED=0 GOOS=linux GOARCH=arm64 $(GO) build ./...
+	CGO_ENABLED=0 $(GO) build -tags purego ./...
+
+purego: ## the engine's tests on the pure Go kernels
+	$(GO) test -tags purego ./core/engine/...
+
+FUZZTIME ?= 60s
+fuzz: ## every fuzz target for FUZZTIME
+	@for pkg in $$($(GO) list ./...); do \
+	  for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
+	    echo "$$pkg $$target"; $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
+	  done; done
+
+bench: ## the engine's benchmarks
+	$(GO) test -run '^$$' -bench . ./core/engine/...
+
+kernels: ## write the assembly anew
+	cd core/engine/kernel/_asm && $(GO) run . -out ../
+
+embedded-prompts: ## write the embedded prompts anew
+	$(GO) run ./scripts/geometry/generate -files scripts/geometry/files

@@ -1,0 +1,177 @@
+// Command dno teaches a language model from preferences over its own answers: Direct Nash
+// Optimization. It is the composition root: it alone knows every package, and wires them.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/dno-project/dno/core/telemetry"
+	"github.com/dno-project/dno/sdk"
+	"github.com/spf13/cobra"
+)
+
+// app is what every command shares: where it writes, and how.
+type app struct {
+	stdout, stderr io.Writer
+	json           bool // --json: one JSON object on stdout
+	verbose        bool
+	log            telemetry.Logger
+}
+
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+
+// run executes one command line and returns the process's exit code.
+func run(args []string, stdout, stderr io.Writer) (code int) {
+	a := &app{stdout: stdout, stderr: stderr}
+	// Go itself exits with 2 on a panic, which is our code for a wrong command line.
+	defer func() {
+		if r := recover(); r != nil {
+			fmt.Fprintf(stderr, "dno: internal error: %v\n%s", r, debug.Stack())
+			code = int(sdk.CodeInternal)
+		}
+	}()
+	ctx, cause, stop := interruptible()
+	defer stop()
+	root := a.root()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	if s := cause(); s != nil && errors.Is(err, context.Canceled) {
+		err = interrupted(s)
+	}
+	return a.fail(err)
+}
+
+// interruptible returns a context that the first signal cancels; the second ends the process at
+// once. What is on disk is consistent at any moment, so both can be resumed.
+func interruptible() (ctx context.Context, cause func() os.Signal, stop func()) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		first, ok := <-signals
+		if !ok {
+			return
+		}
+		cancel(signalError{first})
+		if second, ok := <-signals; ok {
+			os.Exit(int(interrupted(second).Code))
+		}
+	}()
+	cause = func() os.Signal {
+		var s signalError
+		if errors.As(context.Cause(ctx), &s) {
+			return s.signal
+		}
+		return nil
+	}
+	return ctx, cause, func() {
+		signal.Stop(signals)
+		close(signals)
+		cancel(nil)
+	}
+}
+
+type signalError struct{ signal os.Signal }
+
+func (s signalError) Error() string { return s.signal.String() }
+
+func interrupted(s os.Signal) *sdk.Error {
+	code := sdk.CodeInterrupted
+	if s == syscall.SIGTERM {
+		code = sdk.CodeTerminated
+	}
+	return sdk.Errorf(code, "stopped by %s; nothing that was written is lost", s).WithHint("go on with: dno resume")
+}
+
+// fail prints the error, once and with its hint, and returns the exit code.
+func (a *app) fail(err error) int {
+	code := sdk.CodeOf(err)
+	hint := ""
+	for e := err; e != nil; e = errors.Unwrap(e) {
+		if coded, ok := e.(*sdk.Error); ok && coded.Hint != "" {
+			hint = coded.Hint
+			break
+		}
+	}
+	if a.json {
+		out := map[string]any{"error": err.Error(), "code": int(code)}
+		if hint != "" {
+			out["hint"] = hint
+		}
+		_ = json.NewEncoder(a.stderr).Encode(out)
+		return int(code)
+	}
+	fmt.Fprintf(a.stderr, "dno: %v\n", err)
+	if hint != "" {
+		fmt.Fprintf(a.stderr, "     %s\n", hint)
+	}
+	return int(code)
+}
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "dno",
+		Short: "Direct Nash Optimization: a language model learns from preferences over its own answers",
+		Long: `dno trains a language model by self-play: the policy answers each prompt several times, an oracle
+says which answer is better, a contrastive loss updates the policy, and the next iteration begins.
+
+A Lua script is one experiment; oracles, losses and samplers are plugins.`,
+		Example: `  dno run                              the embedded experiment
+  dno run my.lua --set loss.beta=0.5   your own
+  dno report                           what came out of it`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		PersistentPreRun: func(*cobra.Command, []string) {
+			a.log = newLog(a.stderr, a.json, a.verbose)
+		},
+	}
+	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON, for machines")
+	root.PersistentFlags().BoolVarP(&a.verbose, "verbose", "v", false, "log details, such as what plugins print")
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return sdk.Errorf(sdk.CodeUsage, "%w", err).WithHint("dno %s --help shows the flags", c.Name())
+	})
+	root.AddCommand(
+		a.runCommand(), a.resumeCommand(), a.planCommand(), a.statusCommand(), a.samplesCommand(),
+		a.reportCommand(), a.sftCommand(), a.generateCommand(), a.evalCommand(), a.pluginCommand(),
+		a.scriptCommand(), a.doctorCommand(), a.versionCommand(),
+	)
+	for _, c := range root.Commands() {
+		usageErrors(c)
+	}
+	return root
+}
+
+// usageErrors gives wrong arguments the code of a wrong command line.
+func usageErrors(c *cobra.Command) {
+	if check := c.Args; check != nil {
+		c.Args = func(c *cobra.Command, args []string) error {
+			if err := check(c, args); err != nil {
+				return sdk.Errorf(sdk.CodeUsage, "dno %s: %w", c.Name(), err).WithHint("dno %s --help shows an example", c.Name())
+			}
+			return nil
+		}
+	}
+	for _, sub := range c.Commands() {
+		usageErrors(sub)
+	}
+}
+
+// printJSON writes v as one indented JSON object on stdout.
+func (a *app) printJSON(v any) error {
+	enc := json.NewEncoder(a.stdout)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}

@@ -1,0 +1,168 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+
+	"github.com/dno-project/dno/core/engine"
+	"github.com/dno-project/dno/core/engine/generate"
+	"github.com/dno-project/dno/core/engine/model"
+	"github.com/dno-project/dno/core/engine/tokenizer"
+	"github.com/dno-project/dno/core/loop"
+	"github.com/dno-project/dno/sdk"
+)
+
+// policy fits the engine, which knows tokens, to the loop's Policy, which knows texts.
+type policy struct{ engine *engine.Engine }
+
+// loadModel reads a Hugging Face model directory, or an embedded model.
+func loadModel(ref, from string) (*engine.Engine, error) {
+	fsys, dir, err := openRef(ref, from)
+	if err != nil {
+		return nil, err
+	}
+	e, err := engine.Load(fsys, dir)
+	if err != nil {
+		return nil, modelError(ref, err)
+	}
+	return e, nil
+}
+
+// modelError gives an engine's error on loading its code and its hint.
+func modelError(ref string, err error) error {
+	switch {
+	case errors.Is(err, engine.ErrNoModel), errors.Is(err, fs.ErrNotExist):
+		return sdk.Errorf(sdk.CodeUsage, "open model %q: %w", ref, err).
+			WithHint("model = a Hugging Face directory (config.json, *.safetensors, tokenizer.json), or %q", embeddedModel)
+	case errors.Is(err, model.ErrFamily), errors.Is(err, tokenizer.ErrTemplate):
+		return sdk.Errorf(sdk.CodeUsage, "open model %q: %w", ref, err)
+	}
+	return sdk.Errorf(sdk.CodeCorrupt, "open model %q: %w", ref, err)
+}
+
+func messages(in []sdk.Message) []tokenizer.Message {
+	out := make([]tokenizer.Message, len(in))
+	for i, m := range in {
+		out[i] = tokenizer.Message(m)
+	}
+	return out
+}
+
+func (p *policy) Generate(ctx context.Context, req sdk.GenerateRequest) (sdk.GenerateResponse, error) {
+	if len(req.Prompts) != len(req.Seeds) {
+		return sdk.GenerateResponse{}, sdk.Errorf(sdk.CodePlugin, "generate: %d prompts, but seeds for %d", len(req.Prompts), len(req.Seeds))
+	}
+	var reqs []generate.Request
+	for i, m := range req.Prompts {
+		ids := p.engine.EncodePrompt(messages(m))
+		for _, seed := range req.Seeds[i] {
+			reqs = append(reqs, generate.Request{Prompt: ids, Seed: seed})
+		}
+	}
+	results, err := p.engine.Generate(ctx, reqs, options(req.Options), nil)
+	if err != nil {
+		return sdk.GenerateResponse{}, numeric(err)
+	}
+	var out sdk.GenerateResponse
+	for _, seeds := range req.Seeds {
+		row := make([]sdk.Completion, len(seeds))
+		for k, seed := range seeds {
+			r := results[0]
+			results = results[1:]
+			row[k] = sdk.Completion{
+				Text: r.Text, Tokens: r.Tokens, LogProb: &r.LogProb, Finish: sdk.Finish(r.Finish),
+				Source: sdk.FromPolicy, Seed: seed,
+			}
+		}
+		out.Completions = append(out.Completions, row)
+	}
+	return out, nil
+}
+
+// options fills in what "off" means: the SDK's zero values are off, the engine's are not.
+func options(o sdk.GenerateOptions) generate.Options {
+	out := generate.Options{
+		Temperature: o.Temperature, TopK: o.TopK, TopP: o.TopP, MinP: o.MinP,
+		RepetitionPenalty: o.RepetitionPenalty, MaxTokens: o.MaxTokens, Stop: o.Stop,
+	}
+	if out.TopP == 0 {
+		out.TopP = 1
+	}
+	if out.RepetitionPenalty == 0 {
+		out.RepetitionPenalty = 1
+	}
+	return out
+}
+
+// sequences encodes texts. A completion without tokens (a teacher's) is text that ended by itself.
+func (p *policy) sequences(texts []loop.Text) []engine.Sequence {
+	out := make([]engine.Sequence, len(texts))
+	for i, t := range texts {
+		out[i] = engine.Sequence{Prompt: p.engine.EncodePrompt(messages(t.Prompt)), Completion: t.Completion.Tokens}
+		if out[i].Completion == nil {
+			out[i].Completion = p.engine.EncodeCompletion(t.Completion.Text)
+		}
+	}
+	return out
+}
+
+func (p *policy) LogProbs(ctx context.Context, texts []loop.Text) ([]loop.LogProb, error) {
+	if len(texts) == 0 {
+		return nil, nil
+	}
+	seqs := p.sequences(texts)
+	logps, err := p.engine.LogProbs(ctx, seqs)
+	if err != nil {
+		return nil, numeric(err)
+	}
+	out := make([]loop.LogProb, len(texts))
+	for i := range out {
+		out[i] = loop.LogProb{LogProb: logps[i], Tokens: len(seqs[i].Completion)}
+	}
+	return out, nil
+}
+
+func (p *policy) StartTraining(_ context.Context, o loop.Optimizer) error {
+	return p.engine.StartOptimizer(engine.OptimizerConfig{
+		Beta1: o.Beta1, Beta2: o.Beta2, Eps: o.Epsilon, WeightDecay: o.WeightDecay, Clip: o.Clip,
+	})
+}
+
+func (p *policy) Step(ctx context.Context, texts []loop.Text, lr float64, loss loop.LossFunc) (loop.StepResult, error) {
+	r, err := p.engine.Step(ctx, p.sequences(texts), lr, engine.LossFunc(loss))
+	if err != nil {
+		return loop.StepResult{}, numeric(err)
+	}
+	return loop.StepResult{Loss: r.Loss, GradNorm: r.GradNorm, Tokens: r.Tokens}, nil
+}
+
+// numeric gives the engine's not-a-number its exit code.
+func numeric(err error) error {
+	if errors.Is(err, engine.ErrNotFinite) {
+		return sdk.Errorf(sdk.CodeNumeric, "%w", err)
+	}
+	return err
+}
+
+func (p *policy) Save(_ context.Context, dir string) error {
+	if err := p.engine.Save(dir, engine.SaveOptions{}); err != nil {
+		return sdk.Errorf(sdk.CodeIO, "%w", err)
+	}
+	return nil
+}
+
+func (p *policy) Load(_ context.Context, dir string) error {
+	if err := p.engine.Restore(dir); err != nil {
+		if _, gone := os.Stat(dir); gone != nil {
+			return sdk.Errorf(sdk.CodeIO, "%w", err)
+		}
+		return sdk.Errorf(sdk.CodeCorrupt, "%w", err)
+	}
+	return nil
+}
+
+func (p *policy) Fingerprint() string { return p.engine.Fingerprint() }
+
+var _ loop.Policy = (*policy)(nil)

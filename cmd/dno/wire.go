@@ -1,0 +1,127 @@
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"time"
+
+	"github.com/dno-project/dno/core/engine/kernel"
+	"github.com/dno-project/dno/core/host"
+	"github.com/dno-project/dno/core/loop"
+	"github.com/dno-project/dno/core/telemetry"
+	"github.com/dno-project/dno/plugins"
+	"github.com/dno-project/dno/sdk"
+)
+
+// version is what `dno version` prints; a release's build sets it with -ldflags "-X main.version=v1.2.3".
+var version = ""
+
+func versionString() string {
+	if version != "" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
+}
+
+// newLog returns the logger of a command: on a terminal text with a live line, elsewhere a line an event.
+func newLog(w io.Writer, asJSON, verbose bool) telemetry.Logger {
+	o := telemetry.Options{Writer: w}
+	if f, ok := w.(*os.File); ok {
+		o = telemetry.ForFile(f, os.Getenv)
+	}
+	o.JSON = asJSON
+	if verbose {
+		o.Level = "debug"
+	}
+	log, err := telemetry.New(o)
+	if err != nil {
+		panic(err) // the level above is a legal one
+	}
+	return log
+}
+
+// checkKernel refuses an instruction set that DNO_KERNEL names and this machine lacks.
+func checkKernel() error {
+	if err := kernel.LevelError(); err != nil {
+		return sdk.Errorf(sdk.CodeUsage, "DNO_KERNEL: %w", err)
+	}
+	return nil
+}
+
+// pluginDirs are where third-party plugins are looked for.
+func pluginDirs(scriptDir string) []string {
+	dirs := []string{filepath.Join(scriptDir, "plugins")}
+	if home, err := os.UserConfigDir(); err == nil {
+		dirs = append(dirs, filepath.Join(home, "dno", "plugins"))
+	}
+	return dirs
+}
+
+// newHost returns the host of a script's plugins. Bundled ones are this binary, run again. Paths in
+// settings start from the script's folder; embedded files are unpacked into unpacked first. The
+// run's records keep what the script says.
+func (a *app) newHost(scriptDir, unpacked string) (*host.Host, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, sdk.Errorf(sdk.CodeInternal, "find this binary, which serves the bundled plugins: %w", err)
+	}
+	lock, err := host.LoadLock(filepath.Join(scriptDir, "dno.lock"))
+	if err != nil {
+		return nil, err
+	}
+	return host.New(host.Options{
+		Bundled: func(kind sdk.Kind, name string) ([]string, bool) {
+			if _, err := plugins.New(kind, name); err != nil {
+				return nil, false
+			}
+			return []string{self, "plugin", "serve", string(kind) + "/" + name}, true
+		},
+		BundledNames: func(kind sdk.Kind) (names []string) {
+			for _, e := range plugins.List() {
+				if e.Kind == kind {
+					names = append(names, e.Name)
+				}
+			}
+			return names
+		},
+		Locate:     func(path string) (string, error) { return unpack(path, scriptDir, unpacked) },
+		SearchDirs: pluginDirs(scriptDir),
+		Lock:       lock,
+		Log:        a.log,
+	})
+}
+
+// opener opens plugins for the loop.
+type opener struct {
+	host *host.Host
+	from string // the script's folder
+}
+
+func (o opener) spec(p loop.Plugin) host.Spec {
+	name := p.Name
+	if filepath.Base(name) != name {
+		name = locate(name, o.from)
+	}
+	return host.Spec{Name: name, Settings: p.Settings, Env: p.Env, Timeout: time.Duration(p.Timeout * float64(time.Second))}
+}
+
+func (o opener) Oracle(ctx context.Context, p loop.Plugin) (sdk.Oracle, error) {
+	oracle, _, err := o.host.Oracle(ctx, o.spec(p))
+	return oracle, err
+}
+
+func (o opener) Loss(ctx context.Context, p loop.Plugin) (sdk.Loss, error) {
+	loss, _, err := o.host.Loss(ctx, o.spec(p))
+	return loss, err
+}
+
+func (o opener) Sampler(ctx context.Context, p loop.Plugin) (sdk.Sampler, error) {
+	sampler, _, err := o.host.Sampler(ctx, o.spec(p))
+	return sampler, err
+}

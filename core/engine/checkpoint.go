@@ -1,0 +1,186 @@
+package engine
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"reflect"
+
+	"github.com/dno-project/dno/core/engine/graph"
+	"github.com/dno-project/dno/core/engine/model"
+	"github.com/dno-project/dno/core/engine/weights"
+	"github.com/dno-project/dno/core/fsx"
+)
+
+// SaveOptions say what [Engine.Save] writes beside the weights, and how.
+type SaveOptions struct {
+	Optimizer bool // the optimizer's state too, so that training goes on as if it had not stopped
+	BF16      bool // weights rounded to bfloat16: half the size, for a model to be shipped
+}
+
+const (
+	weightsFile   = "model.safetensors"
+	optimizerFile = "optimizer.safetensors"
+	stateFile     = "state.json"
+)
+
+// state is what state.json holds.
+type state struct {
+	Step      int             `json:"step"` // updates made
+	Optimizer OptimizerConfig `json:"optimizer"`
+}
+
+// Save writes a complete Hugging Face directory, all or nothing: config.json, model.safetensors and the
+// tokenizer's files, which transformers loads, and with Optimizer also optimizer.safetensors and
+// state.json. What stood at dir is replaced.
+func (e *Engine) Save(dir string, o SaveOptions) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	switch {
+	case o.Optimizer && e.solver == nil:
+		return fmt.Errorf("save the model to %s with its optimizer: the optimizer has not been started", dir)
+	case o.Optimizer && o.BF16:
+		return fmt.Errorf("save the model to %s: rounded weights and an optimizer's state do not go together", dir)
+	}
+	if err := fsx.WriteDir(dir, func(tmp string) error { return e.write(tmp, o) }); err != nil {
+		return fmt.Errorf("save the model to %s: %w", dir, err)
+	}
+	return nil
+}
+
+func (e *Engine) write(dir string, o SaveOptions) error {
+	dtype, spelled := weights.F32, "float32"
+	if o.BF16 {
+		dtype, spelled = weights.BF16, "bfloat16"
+	}
+	config, err := e.model.Config.JSON(spelled)
+	if err != nil {
+		return err
+	}
+	files := maps.Clone(e.files)
+	files["config.json"] = append(config, '\n')
+	if o.Optimizer {
+		if err := e.writeOptimizer(dir); err != nil {
+			return err
+		}
+	}
+	for name, data := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {
+			return err
+		}
+	}
+	return weights.Write(filepath.Join(dir, weightsFile), e.model.Tensors(dtype), nil)
+}
+
+// writeOptimizer writes the running means as tensors m.NAME and v.NAME, and the rest as JSON.
+func (e *Engine) writeOptimizer(dir string) error {
+	s := e.solver.AdamW.State()
+	var tensors []weights.Out
+	for _, p := range s.Moments {
+		tensors = append(tensors,
+			weights.Out{Name: "m." + p.Name, Shape: []int{len(p.M)}, DType: weights.F32, Data: p.M},
+			weights.Out{Name: "v." + p.Name, Shape: []int{len(p.V)}, DType: weights.F32, Data: p.V})
+	}
+	if err := weights.Write(filepath.Join(dir, optimizerFile), tensors, nil); err != nil {
+		return err
+	}
+	data, err := json.MarshalIndent(state{Step: s.Step, Optimizer: e.optimizer}, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, stateFile), append(data, '\n'), 0o644)
+}
+
+// Restore replaces the weights by those of a checkpoint of the same shape. The optimizer goes on where
+// the checkpoint's stopped; where it has none, the optimizer has to be started again.
+//
+// Errors: [ErrNoModel]; one naming the tensor that is missing or of another shape. After an error
+// the weights are as they were, unless reading the disk itself failed half way.
+func (e *Engine) Restore(dir string) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if err := e.restore(dir); err != nil {
+		return fmt.Errorf("restore the checkpoint at %s: %w", dir, err)
+	}
+	return nil
+}
+
+func (e *Engine) restore(dir string) error {
+	if err := fsx.Recover(dir); err != nil {
+		return err
+	}
+	data, err := os.ReadFile(filepath.Join(dir, "config.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: it has no config.json", ErrNoModel)
+	} else if err != nil {
+		return err
+	}
+	c, err := model.ParseConfig(data)
+	if err != nil {
+		return err
+	}
+	f, err := weights.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := e.model.Fits(f); err != nil {
+		return err
+	}
+	if !reflect.DeepEqual(c, e.model.Config) {
+		return fmt.Errorf("its config.json is of another model: %+v, want %+v", c, e.model.Config)
+	}
+	solver, settings, err := e.readOptimizer(dir)
+	if err != nil {
+		return err
+	}
+	if err := e.model.Read(f); err != nil {
+		return err
+	}
+	e.solver, e.optimizer = solver, settings
+	return nil
+}
+
+// readOptimizer returns a solver in the state that dir holds, or nil where it holds none.
+func (e *Engine) readOptimizer(dir string) (*graph.Solver, OptimizerConfig, error) {
+	data, err := os.ReadFile(filepath.Join(dir, stateFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, OptimizerConfig{}, nil
+	} else if err != nil {
+		return nil, OptimizerConfig{}, err
+	}
+	var s state
+	if err := json.Unmarshal(data, &s); err != nil {
+		return nil, OptimizerConfig{}, fmt.Errorf("read %s: %w", stateFile, err)
+	}
+	solver, err := e.newSolver(s.Optimizer)
+	if err != nil {
+		return nil, OptimizerConfig{}, fmt.Errorf("read %s: %w", stateFile, err)
+	}
+	f, err := weights.Open(filepath.Join(dir, optimizerFile))
+	if err != nil {
+		return nil, OptimizerConfig{}, err
+	}
+	defer f.Close()
+	restored := solver.AdamW.State()
+	restored.Step = s.Step
+	for _, p := range restored.Moments {
+		if err := errors.Join(readMoment(f, "m."+p.Name, p.M), readMoment(f, "v."+p.Name, p.V)); err != nil {
+			return nil, OptimizerConfig{}, fmt.Errorf("read %s: %w", optimizerFile, err)
+		}
+	}
+	return solver, s.Optimizer, solver.AdamW.SetState(restored)
+}
+
+func readMoment(f *weights.File, name string, to []float32) error {
+	t, ok := f.Tensor(name)
+	if !ok || t.Len() != len(to) {
+		return fmt.Errorf("tensor %s has %d values, want %d", name, t.Len(), len(to))
+	}
+	_, err := t.Float32s(to)
+	return err
+}

@@ -1,0 +1,205 @@
+package generate
+
+import (
+	"math"
+
+	"github.com/dno-project/dno/core/engine/kernel"
+	"github.com/dno-project/dno/core/engine/model"
+)
+
+// packed is a copy of the matrices in the layout that GemmPacked reads.
+type packed struct {
+	layers []packedLayer
+	head   kernel.Packed
+}
+
+type packedLayer struct{ q, k, v, o, gate, up, down kernel.Packed }
+
+func (p *packed) pack(m *model.Model) {
+	if p.layers == nil {
+		p.layers = make([]packedLayer, len(m.Layers))
+	}
+	c := m.Config
+	width, ffn, qd, kd := c.Width, c.FFN, c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
+	for i, l := range m.Layers {
+		to := &p.layers[i]
+		kernel.Pack(&to.q, l.Q.W, qd, width, width)
+		kernel.Pack(&to.k, l.K.W, kd, width, width)
+		kernel.Pack(&to.v, l.V.W, kd, width, width)
+		kernel.Pack(&to.o, l.O.W, width, qd, qd)
+		kernel.Pack(&to.gate, l.Gate.W, ffn, width, width)
+		kernel.Pack(&to.up, l.Up.W, ffn, width, width)
+		kernel.Pack(&to.down, l.Down.W, width, ffn, ffn)
+	}
+	kernel.Pack(&p.head, m.Head.W, c.Vocab, width, width)
+}
+
+// A decoder runs rows of tokens through the model. It keeps the keys and values of what went before
+// in slots, a sequence each.
+//
+// A row goes through the same operations in the same order as in the graph that trains the model, so
+// its logits are the same bytes.
+type decoder struct {
+	model     *model.Model
+	packed    *packed
+	scale     float32
+	cos, sin  []float32
+	positions int       // of a slot
+	keys      []float32 // [L, slots, positions, G·D]
+	values    []float32 // the same
+	last      []float32 // [slots, C] what the last token of each slot's prompt became
+
+	// The rows at work. A prompt's stand together; of several rows of a slot the first is at position 0.
+	slots []int   // [N]
+	pos   []int32 // [N]
+	ids   []int32 // [N]
+	cu    []int   // offsets of the prompts among the rows; not read where every slot has one row
+
+	x, h       []float32 // [N, C] residual stream; norm's output
+	q, att     []float32 // [N, H·D]
+	k, v       []float32 // [N, G·D]
+	gate, up   []float32 // [N, F]
+	rstd       []float32 // [N]
+	probs      []float32
+	layer      int         // at work
+	attendStep func(i int) // attendRow, made once: a method value allocates
+}
+
+// newDecoder returns a decoder of up to rows rows at a time over slots of so many positions.
+func newDecoder(m *model.Model, p *packed, slots, positions, rows int) *decoder {
+	c := m.Config
+	qd, kd := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
+	cache := c.Layers * slots * positions * kd
+	d := &decoder{model: m, packed: p, scale: float32(1 / math.Sqrt(float64(c.HeadDim))), positions: positions,
+		keys: make([]float32, cache), values: make([]float32, cache), last: make([]float32, slots*c.Width),
+		slots: make([]int, 0, rows), pos: make([]int32, 0, rows), ids: make([]int32, 0, rows), cu: make([]int, 1, rows+1),
+		x: make([]float32, rows*c.Width), h: make([]float32, rows*c.Width),
+		q: make([]float32, rows*qd), att: make([]float32, rows*qd), k: make([]float32, rows*kd), v: make([]float32, rows*kd),
+		gate: make([]float32, rows*c.FFN), up: make([]float32, rows*c.FFN), rstd: make([]float32, rows),
+		probs: make([]float32, kernel.AttentionScratch([]int{0, rows}, c.Heads)),
+	}
+	d.cos, d.sin = m.Rope(positions)
+	d.attendStep = d.attendRow
+	return d
+}
+
+// cached returns the keys and values of a layer and slot from one position on, G·D a position.
+func (d *decoder) cached(layer, slot, position int) (keys, values []float32) {
+	slots := len(d.last) / d.model.Config.Width
+	kd := d.model.Config.KVHeads * d.model.Config.HeadDim
+	at, end := ((layer*slots+slot)*d.positions+position)*kd, (layer*slots+slot+1)*d.positions*kd
+	return d.keys[at:end], d.values[at:end]
+}
+
+func (d *decoder) reset() {
+	d.slots, d.pos, d.ids, d.cu = d.slots[:0], d.pos[:0], d.ids[:0], d.cu[:1]
+}
+
+func (d *decoder) add(slot, position int, id int32) {
+	d.slots, d.pos, d.ids = append(d.slots, slot), append(d.pos, int32(position)), append(d.ids, id)
+}
+
+// read runs a prompt for each of some slots through the model, from position 0. Together they have no more
+// tokens than the decoder has rows.
+func (d *decoder) read(slots []int, prompt func(slot int) []int32) {
+	d.reset()
+	for _, s := range slots {
+		for position, id := range prompt(s) {
+			d.add(s, position, id)
+		}
+		d.cu = append(d.cu, len(d.ids))
+	}
+	d.forward(d.attendPrompts)
+	width := d.model.Config.Width
+	for i, s := range slots {
+		copy(d.last[s*width:(s+1)*width], d.x[(d.cu[i+1]-1)*width:])
+	}
+}
+
+// copyPrompt gives a slot the first n positions of another one.
+func (d *decoder) copyPrompt(to, from, n int) {
+	n *= d.model.Config.KVHeads * d.model.Config.HeadDim
+	for l := range d.model.Layers {
+		tk, tv := d.cached(l, to, 0)
+		fk, fv := d.cached(l, from, 0)
+		copy(tk[:n], fk)
+		copy(tv[:n], fv)
+	}
+	width := d.model.Config.Width
+	copy(d.last[to*width:(to+1)*width], d.last[from*width:])
+}
+
+// recall makes row i of x what the last token of the slot's prompt became.
+func (d *decoder) recall(i, slot int) {
+	width := d.model.Config.Width
+	copy(d.x[i*width:(i+1)*width], d.last[slot*width:])
+}
+
+// step runs the rows that were added, each the next one of its slot, through the model.
+func (d *decoder) step() { d.forward(d.attendStored) }
+
+// forward computes x, the last hidden state of each row, from ids; attend is its attention.
+func (d *decoder) forward(attend func()) {
+	c, n := &d.model.Config, len(d.ids)
+	if n == 0 {
+		return
+	}
+	eps := float32(c.NormEps)
+	qd, kd := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
+	for i, id := range d.ids {
+		copy(d.x[i*c.Width:(i+1)*c.Width], d.model.Embed.W[int(id)*c.Width:])
+	}
+	for l := range d.model.Layers {
+		d.layer = l
+		w, p := &d.model.Layers[l], &d.packed.layers[l]
+		kernel.RMSNorm(d.h, d.rstd, d.x, w.AttnNorm.W, n, c.Width, eps)
+		kernel.GemmPacked(n, d.h, c.Width, &p.q, d.q, qd, false)
+		kernel.GemmPacked(n, d.h, c.Width, &p.k, d.k, kd, false)
+		kernel.GemmPacked(n, d.h, c.Width, &p.v, d.v, kd, false)
+		kernel.Rope(d.q, d.pos, d.cos, d.sin, c.Heads, c.HeadDim, false)
+		kernel.Rope(d.k, d.pos, d.cos, d.sin, c.KVHeads, c.HeadDim, false)
+		attend()
+		kernel.GemmPacked(n, d.att, qd, &p.o, d.x, c.Width, true)
+
+		kernel.RMSNorm(d.h, d.rstd, d.x, w.MLPNorm.W, n, c.Width, eps)
+		kernel.GemmPacked(n, d.h, c.Width, &p.gate, d.gate, c.FFN, false)
+		kernel.GemmPacked(n, d.h, c.Width, &p.up, d.up, c.FFN, false)
+		kernel.SwiGLU(d.gate[:n*c.FFN], d.gate, d.up)
+		kernel.GemmPacked(n, d.gate, c.FFN, &p.down, d.x, c.Width, true)
+	}
+}
+
+// attendPrompts is attention within each prompt among the rows.
+func (d *decoder) attendPrompts() {
+	c := &d.model.Config
+	for i := range d.ids {
+		d.store(i)
+	}
+	kernel.Attention(d.att, d.probs, d.q, d.k, d.v, d.cu, c.Heads, c.KVHeads, c.HeadDim, d.scale)
+}
+
+// attendStored is attention of each row to its slot's cache.
+func (d *decoder) attendStored() { kernel.Parallel(len(d.ids), d.attendStep) }
+
+func (d *decoder) attendRow(i int) {
+	d.store(i)
+	c := &d.model.Config
+	qd := c.Heads * c.HeadDim
+	keys, values := d.cached(d.layer, d.slots[i], 0)
+	kernel.AttentionStep(d.att[i*qd:(i+1)*qd], d.q[i*qd:(i+1)*qd], keys, values, int(d.pos[i])+1, c.Heads, c.KVHeads, c.HeadDim, d.scale)
+}
+
+// store moves the key and value of row i to the cache.
+func (d *decoder) store(i int) {
+	kd := d.model.Config.KVHeads * d.model.Config.HeadDim
+	keys, values := d.cached(d.layer, d.slots[i], int(d.pos[i]))
+	copy(keys[:kd], d.k[i*kd:])
+	copy(values[:kd], d.v[i*kd:])
+}
+
+// head computes the logits [n, V] of the rows of x from first on.
+func (d *decoder) head(logits []float32, first, n int) {
+	c := &d.model.Config
+	kernel.RMSNorm(d.h, d.rstd, d.x[first*c.Width:], d.model.Norm.W, n, c.Width, float32(c.NormEps))
+	kernel.GemmPacked(n, d.h, c.Width, &d.packed.head, logits, c.Vocab, false)
+}

@@ -1,0 +1,182 @@
+// Package generate is batched decoding with a key-value cache: prompts of token ids in, sampled
+// completions with their log-probabilities out.
+//
+// A completion depends on the weights, the prompt, the seed and the options, bit for bit, and on nothing
+// else: not on the other requests, their order, how many are decoded at once or the number of threads.
+package generate
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/dno-project/dno/core/engine/model"
+)
+
+// ErrNotFinite says that the model gave a logit that is NaN or infinite. Its weights have diverged, and
+// the caller stops the run.
+var ErrNotFinite = errors.New("the model's logits are not finite")
+
+// Request asks for one completion.
+type Request struct {
+	Prompt []int32 // token ids; 1 to the model's MaxPositions − 1 of them
+	Seed   uint64  // of this completion's random numbers
+}
+
+// Finish says why a completion ended.
+type Finish string
+
+const (
+	Stop   Finish = "stop"   // an end-of-sequence token, or a stop text
+	Length Finish = "length" // MaxTokens, or the model's MaxPositions, prompt included
+)
+
+// Result is one completion.
+type Result struct {
+	Tokens []int32 // 1 to MaxTokens ids, with the end-of-sequence token if that ended it
+	// Text is the decoded tokens, cut before the first stop text; empty if the Generator has no decoder.
+	// Tokens are not cut: they are what was drawn.
+	Text string
+	// TokenLogProbs has the log-probability of each of Tokens given all before it, in nats: of the model
+	// itself at temperature 1, whatever distribution the token was drawn from.
+	TokenLogProbs []float64
+	LogProb       float64 // their sum
+	Finish        Finish
+}
+
+// Generator draws completions from a model. It keeps a copy of the weights packed for decoding, which it
+// renews when the model has changed. It is for one goroutine at a time, and the model must not change
+// while it draws.
+type Generator struct {
+	model  *model.Model
+	eos    []int32
+	decode func([]int32) string
+
+	packed  packed
+	version uint64 // of the weights that are packed; 0 is none
+
+	maxSlots  int // completions decoded at once
+	maxCache  int // numbers in the cache of them all; one completion may need more
+	maxLogits int // numbers in the logits of the rows whose tokens are chosen at once; one row may need more
+}
+
+// New returns a generator that ends a completion at any of the ids in eos. The text of completions comes
+// from decode, which leaves special tokens out; it may be nil if no stop texts are asked for.
+func New(m *model.Model, eos []int32, decode func([]int32) string) *Generator {
+	return &Generator{model: m, eos: eos, decode: decode,
+		maxSlots: 256, maxCache: 1 << 27 /* 512 MiB */, maxLogits: 1 << 22 /* 16 MiB */}
+}
+
+// Generate draws one completion for each request, in their order.
+//
+// Equal prompts are read once. A completion that ends leaves at once and the next request takes its
+// place. After each step of the whole batch that ended any, progress is told how many have ended; it may
+// be nil.
+//
+// Errors: an option outside its range or a prompt that is empty, too long or has an id beyond the
+// vocabulary; ctx's error, which is looked at before every token; [ErrNotFinite]. There are no results then.
+func (g *Generator) Generate(ctx context.Context, reqs []Request, opt Options, progress func(done int)) ([]Result, error) {
+	if err := g.check(reqs, &opt); err != nil {
+		return nil, fmt.Errorf("generate: %w", err)
+	}
+	if v := g.model.Version(); v != g.version {
+		g.packed.pack(g.model)
+		g.version = v
+	}
+	b := newBatch(g, reqs, &opt)
+	for done := 0; done < len(reqs); {
+		if err := b.admit(ctx); err != nil {
+			return nil, fmt.Errorf("generate, %d of %d completions done: %w", done, len(reqs), err)
+		}
+		b.advance()
+		if err := b.extend(); err != nil {
+			return nil, fmt.Errorf("generate: %w", err)
+		}
+		if b.done > done && progress != nil {
+			progress(b.done)
+		}
+		done = b.done
+	}
+	return b.results, nil
+}
+
+func (g *Generator) check(reqs []Request, opt *Options) error {
+	if err := opt.Validate(); err != nil {
+		return err
+	}
+	if len(opt.Stop) > 0 && g.decode == nil {
+		return errors.New("stop texts need a decoder, and this generator has none: pass one to New or remove them")
+	}
+	c := &g.model.Config
+	for i, r := range reqs {
+		if n := len(r.Prompt); n == 0 {
+			return fmt.Errorf("the prompt of request %d is empty: begin it with the model's bos token", i)
+		} else if n >= c.MaxPositions {
+			return fmt.Errorf("the prompt of request %d has %d tokens, which leaves no room for a completion in the model's %d positions: shorten it",
+				i, n, c.MaxPositions)
+		}
+		for _, id := range r.Prompt {
+			if id < 0 || int(id) >= c.Vocab {
+				return fmt.Errorf("the prompt of request %d has the id %d, outside the model's vocabulary of %d: was it made by another tokenizer?",
+					i, id, c.Vocab)
+			}
+		}
+	}
+	return nil
+}
+
+// limit returns the most tokens that the completion of a prompt of n tokens may have.
+func (g *Generator) limit(n int, opt *Options) int {
+	return min(opt.MaxTokens, g.model.Config.MaxPositions-n)
+}
+
+// A job is a request in the order of work.
+type job struct{ request, group int }
+
+// inGroups returns the requests such that those of equal prompts follow one another, each with the number
+// of its group.
+func inGroups(reqs []Request) []job {
+	jobs, groups := make([]job, len(reqs)), make(map[string]int)
+	var key []byte
+	for i, r := range reqs {
+		key = key[:0]
+		for _, id := range r.Prompt {
+			key = binary.LittleEndian.AppendUint32(key, uint32(id))
+		}
+		group, ok := groups[string(key)]
+		if !ok {
+			group = len(groups)
+			groups[string(key)] = group
+		}
+		jobs[i] = job{i, group}
+	}
+	slices.SortStableFunc(jobs, func(a, b job) int { return a.group - b.group })
+	return jobs
+}
+
+// ended reports whether the last of tokens ends a completion that may have limit tokens, and why.
+func (g *Generator) ended(tokens []int32, limit int, opt *Options) (Finish, bool) {
+	if slices.Contains(g.eos, tokens[len(tokens)-1]) {
+		return Stop, true
+	}
+	if len(opt.Stop) > 0 { // a stop text may span tokens, and a token's text may depend on its neighbours
+		if text := g.decode(tokens); cut(text, opt.Stop) < len(text) {
+			return Stop, true
+		}
+	}
+	return Length, len(tokens) == limit
+}
+
+// cut returns where the first of the stop texts begins in text, or len(text).
+func cut(text string, stop []string) int {
+	at := len(text)
+	for _, s := range stop {
+		if i := strings.Index(text, s); i >= 0 {
+			at = min(at, i)
+		}
+	}
+	return at
+}

@@ -1,0 +1,81 @@
+package graph
+
+import (
+	"fmt"
+
+	"github.com/dno-project/dno/core/engine/kernel"
+	"gorgonia.org/gorgonia"
+)
+
+// Embed is the first Op: y[i] = table[tokens[i]], [N, C].
+func (b *Builder) Embed(table *Param) Hidden {
+	b.need(table, table.Shape[0], b.dims.Width)
+	o := &embedOp{op: b.op("embed", matrixType, matrixType, batchType), b: b, table: table}
+	return Hidden{b.apply(o, nil, table)}
+}
+
+type embedOp struct {
+	op
+	b     *Builder
+	table *Param
+	out   output
+}
+
+func (o *embedOp) Do(in ...gorgonia.Value) (_ gorgonia.Value, err error) {
+	defer o.guard(&err)
+	if err := o.begin(); err != nil {
+		return nil, err
+	}
+	tokens, c := o.run.batch.Tokens, o.b.dims.Width
+	w, vocab := o.table.W, o.table.Shape[0]
+	y, t := o.out.get(len(tokens), c)
+	for i, id := range tokens {
+		if id < 0 || int(id) >= vocab {
+			return nil, fmt.Errorf("embed: token id %d is not below the vocabulary's %d", id, vocab)
+		}
+		copy(y[i*c:(i+1)*c], w[int(id)*c:])
+	}
+	return t, nil
+}
+
+func (o *embedOp) DiffWRT(int) []bool { return []bool{true, false} }
+
+func (o *embedOp) SymDiff(in gorgonia.Nodes, out, grad *gorgonia.Node) (gorgonia.Nodes, error) {
+	back := &embedBackward{op: o.b.op("embed backward", matrixType, matrixType, batchType), forward: o}
+	n, err := gorgonia.ApplyOp(back, grad, in[1])
+	if err != nil {
+		return nil, err
+	}
+	nodes, err := o.b.gradients(n, o.table)
+	if err != nil {
+		return nil, err
+	}
+	return nodes[1:], nil // nothing stands below the tokens
+}
+
+type embedBackward struct {
+	op
+	forward *embedOp
+}
+
+// Do adds each row of dy to its token's row of the gradient. Tokens repeat, so that the work is
+// split by columns: the order of the sum is the batch's, whatever the threads.
+func (o *embedBackward) Do(in ...gorgonia.Value) (_ gorgonia.Value, err error) {
+	defer o.guard(&err)
+	dw := o.forward.table.dW()
+	if dw == nil {
+		return in[0], nil
+	}
+	const cols = 32
+	tokens, c, dy := o.run.batch.Tokens, o.forward.b.dims.Width, floats(in[0])
+	kernel.Parallel((c+cols-1)/cols, func(block int) {
+		lo, hi := block*cols, min(block*cols+cols, c)
+		for i, id := range tokens {
+			row := dw[int(id)*c+lo : int(id)*c+hi]
+			for j, v := range dy[i*c+lo : i*c+hi] {
+				row[j] += v
+			}
+		}
+	})
+	return in[0], nil
+}

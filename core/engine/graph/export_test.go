@@ -1,0 +1,24 @@
+package graph
+
+// Hidden returns what the golden tests compare beside log-probabilities: the output of the
+// embedding and of each layer [N, C], and the scored rows after the last norm [S, C].
+func (b *Builder) Hidden() (layers [][]float32, final []float32) {
+	for _, n := range b.graph.AllNodes() {
+		switch o := n.Op().(type) {
+		case *embedOp:
+			layers = append(layers, o.out.data)
+		case *mlpOp:
+			layers = append(layers, o.out.data)
+		}
+	}
+	return layers, b.head.h
+}
+
+// Logits returns those of the scored rows lo to hi of the last run.
+func (b *Builder) Logits(lo, hi int) []float32 { return b.head.logits(lo, hi) }
+
+// BuilderOf returns what a graph was built with.
+func BuilderOf(t *Train) *Builder { return t.head.b }
+
+// Nodes returns the number of nodes of a graph.
+func (b *Builder) Nodes() int { return len(b.graph.AllNodes()) }

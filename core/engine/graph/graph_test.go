@@ -1,0 +1,418 @@
+package graph_test
+
+import (
+	"context"
+	"errors"
+	"math"
+	"math/rand/v2"
+	"os"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/dno-project/dno/core/engine/graph"
+	"github.com/dno-project/dno/core/engine/model"
+)
+
+// tiny is the smallest configuration with grouped heads and a tail in every block size.
+func tiny(tied bool) model.Config {
+	return model.Config{Vocab: 37, Width: 20, FFN: 28, Layers: 2, Heads: 4, KVHeads: 2, HeadDim: 6, MaxPositions: 256,
+		NormEps: 1e-5, Rope: model.Rope{Theta: 10000, Type: "default"}, Tied: tied, InitStd: 0.4, BOS: -1, Pad: -1}
+}
+
+func newModel(t *testing.T, c model.Config) *model.Model {
+	t.Helper()
+	m, err := model.New(c, 3)
+	must(t, err)
+	return m
+}
+
+type sequence struct{ prompt, completion []int32 }
+
+// ragged draws sequences of the given lengths, a third of each being the prompt.
+func ragged(vocab int, lengths ...int) []sequence {
+	rng := rand.New(rand.NewPCG(1, 2))
+	var out []sequence
+	for _, n := range lengths {
+		ids := make([]int32, n)
+		for i := range ids {
+			ids[i] = int32(rng.IntN(vocab))
+		}
+		p := max(1, n/3)
+		out = append(out, sequence{ids[:p], ids[p:]})
+	}
+	return out
+}
+
+func pack(seqs ...sequence) *graph.Batch {
+	b := &graph.Batch{}
+	for _, s := range seqs {
+		b.Add(s.prompt, s.completion)
+	}
+	return b
+}
+
+// mixed is a loss that is curved in its inputs and couples the sequences.
+func mixed(logps []float64) (float64, []float64, error) {
+	loss, grad := 0.0, make([]float64, len(logps))
+	for i, lp := range logps {
+		w := 1 + 0.1*float64(i)
+		loss += w * math.Tanh(lp/40)
+		grad[i] = w * (1 - math.Pow(math.Tanh(lp/40), 2)) / 40
+	}
+	return loss, grad, nil
+}
+
+func TestGorgoniaStarts(t *testing.T) {
+	// Without this pin the process panics before main on a Go that is newer than the package.
+	data, err := os.ReadFile("../../../go.mod")
+	must(t, err)
+	pin := regexp.MustCompile(`go4\.org/unsafe/assume-no-moving-gc v0\.0\.0-20231121144256-b99613f794b6\b`)
+	if !pin.Match(data) {
+		t.Error("go.mod does not pin go4.org/unsafe/assume-no-moving-gc at v0.0.0-20231121144256-b99613f794b6")
+	}
+	m := newModel(t, tiny(false))
+	score, err := m.Score()
+	must(t, err)
+	must(t, score.Run(context.Background(), pack(ragged(37, 5)...)))
+	if lp := score.LogProbs()[0]; !(lp < 0) {
+		t.Errorf("the log-probability of a sequence is %v, want less than 0", lp)
+	}
+}
+
+func TestGradientsAgainstFiniteDifferences(t *testing.T) {
+	for name, tied := range map[string]bool{"tied": true, "untied": false} {
+		t.Run(name, func(t *testing.T) {
+			m := newModel(t, tiny(tied))
+			train, err := m.Train()
+			must(t, err)
+			score, err := m.Score()
+			must(t, err)
+			b := pack(ragged(37, 9, 1+1, 14, 5)...)
+			loss, err := train.Run(context.Background(), b, mixed)
+			must(t, err)
+			at := func() float64 {
+				must(t, score.Run(context.Background(), b))
+				l, _, _ := mixed(score.LogProbs())
+				return l
+			}
+			if got := at(); got != loss {
+				t.Fatalf("the loss is %v on the score graph, %v on the train graph", got, loss)
+			}
+			rng := rand.New(rand.NewPCG(5, 6))
+			for _, p := range m.Params().All {
+				// A direction that is half random, half the gradient's own, so that the derivative is not near 0.
+				dir, n := make([]float64, len(p.W)), norm(p.Grad)
+				length := 0.0
+				for i := range dir {
+					dir[i] = rng.NormFloat64()/math.Sqrt(float64(len(dir))) + float64(p.Grad[i])/n
+					length += dir[i] * dir[i]
+				}
+				want := 0.0
+				for i := range dir {
+					dir[i] /= math.Sqrt(length)
+					want += dir[i] * float64(p.Grad[i])
+				}
+				old := slices.Clone(p.W)
+				move := func(h float64) float64 {
+					for i := range p.W {
+						p.W[i] = old[i] + float32(h*dir[i])
+					}
+					l := at()
+					copy(p.W, old)
+					return l
+				}
+				const h = 0.005 // the fourth-order stencil: error of order h⁴ by truncation, 1e-6/h by rounding
+				got := (8*(move(h)-move(-h)) - (move(2*h) - move(-2*h))) / (12 * h)
+				near(t, "derivative by "+p.Name, want, got, 2e-3*math.Abs(got)+2e-4)
+			}
+		})
+	}
+}
+
+// train runs the model's train graph and returns the log-probabilities, and the bytes of the gradients.
+func gradients(t *testing.T, m *model.Model, b *graph.Batch) ([]float64, []float32) {
+	t.Helper()
+	g, err := m.Train()
+	must(t, err)
+	m.Params().ZeroGrad()
+	_, err = g.Run(context.Background(), b, mixed)
+	must(t, err)
+	return slices.Clone(g.LogProbs()), slices.Clone(m.Params().Grad)
+}
+
+func TestLogProbsAreTheSameBytesInAnyBatch(t *testing.T) {
+	for name, tied := range map[string]bool{"tied": true, "untied": false} {
+		t.Run(name, func(t *testing.T) {
+			m := newModel(t, tiny(tied))
+			score, err := m.Score()
+			must(t, err)
+			train, err := m.Train()
+			must(t, err)
+			seqs := ragged(37, 33, 2, 70, 15, 64, 3, 129)
+			var alone []float64
+			var tokens [][]float64
+			for _, s := range seqs {
+				must(t, score.Run(context.Background(), pack(s)))
+				alone = append(alone, score.LogProbs()[0])
+				tokens = append(tokens, slices.Clone(score.TokenLogProbs()))
+			}
+			backwards := slices.Clone(seqs)
+			slices.Reverse(backwards)
+			for _, order := range [][]sequence{seqs, backwards, seqs[2:5], append(slices.Clone(seqs), seqs...)} {
+				b := pack(order...)
+				must(t, score.Run(context.Background(), b))
+				scored := slices.Clone(score.LogProbs())
+				_, err := train.Run(context.Background(), b, mixed)
+				must(t, err)
+				for i, s := range order {
+					j := slices.IndexFunc(seqs, func(o sequence) bool { return &o.prompt[0] == &s.prompt[0] })
+					if scored[i] != alone[j] || train.LogProbs()[i] != alone[j] {
+						t.Errorf("sequence %d of %d: %v scored, %v trained, %v alone", j, len(order), scored[i], train.LogProbs()[i], alone[j])
+					}
+					if got := train.TokenLogProbs()[b.ScoredCu[i]:b.ScoredCu[i+1]]; !slices.Equal(got, tokens[j]) {
+						t.Errorf("sequence %d of %d: its token log-probs differ from those alone", j, len(order))
+					}
+				}
+			}
+		})
+	}
+}
+
+func TestResultsDoNotDependOnThreads(t *testing.T) {
+	m := newModel(t, tiny(true))
+	b := pack(ragged(37, 90, 2, 250, 31, 64, 200, 120, 17)...)
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	logps, grads := gradients(t, m, b)
+	for _, n := range []int{2, 7} {
+		runtime.GOMAXPROCS(n)
+		l, g := gradients(t, m, b)
+		if !slices.Equal(l, logps) || !slices.Equal(g, grads) {
+			t.Errorf("with %d threads log-probs or gradients are other bytes than with 1", n)
+		}
+	}
+}
+
+func TestAGraphTakesAnyShape(t *testing.T) {
+	m := newModel(t, tiny(false))
+	reused, err := m.Train()
+	must(t, err)
+	for _, lengths := range [][]int{{10, 3}, {64, 64, 64, 64}, {100, 7, 33, 2}, {2}, {10, 3}} {
+		b := pack(ragged(37, lengths...)...)
+		wantLogps, want := gradients(t, m, b)
+		m.Params().ZeroGrad()
+		_, err := reused.Run(context.Background(), b, mixed)
+		must(t, err)
+		if !slices.Equal(reused.LogProbs(), wantLogps) || !slices.Equal(m.Params().Grad, want) {
+			t.Errorf("lengths %v: a graph that has run on other shapes and a new one differ", lengths)
+		}
+	}
+}
+
+func TestGradientsAddUpOverBatches(t *testing.T) {
+	m := newModel(t, tiny(true))
+	train, err := m.Train()
+	must(t, err)
+	seqs := ragged(37, 20, 30, 12, 40)
+	sum := func(logps []float64) (float64, []float64, error) {
+		grad := make([]float64, len(logps))
+		for i := range grad {
+			grad[i] = 1
+		}
+		return 0, grad, nil
+	}
+	_, err = train.Run(context.Background(), pack(seqs...), sum)
+	must(t, err)
+	whole := slices.Clone(m.Params().Grad)
+	m.Params().ZeroGrad()
+	for _, part := range [][]sequence{seqs[:1], seqs[1:]} {
+		_, err = train.Run(context.Background(), pack(part...), sum)
+		must(t, err)
+	}
+	scale := norm(whole)
+	for i, g := range m.Params().Grad {
+		if math.Abs(float64(g-whole[i])) > 1e-6*scale {
+			t.Fatalf("gradient %d is %v in two batches, %v in one", i, g, whole[i])
+		}
+	}
+}
+
+func TestAFrozenParameterGetsNoGradient(t *testing.T) {
+	m := newModel(t, tiny(false))
+	b := pack(ragged(37, 20, 30)...)
+	_, free := gradients(t, m, b)
+	if norm(m.Layers[0].Q.Grad) == 0 || norm(m.Embed.Grad) == 0 {
+		t.Fatal("the gradients to be frozen are zero before")
+	}
+	frozen := []*graph.Param{m.Embed, m.Layers[0].Q, m.Layers[1].MLPNorm, m.Head}
+	for _, p := range frozen {
+		p.Frozen = true
+	}
+	gradients(t, m, b)
+	for _, p := range frozen {
+		if norm(p.Grad) != 0 {
+			t.Errorf("%s is frozen and has a gradient", p.Name)
+		}
+	}
+	for i, p := range m.Params().All {
+		if !p.Frozen && norm(p.Grad) == 0 {
+			t.Errorf("parameter %d, %s, has no gradient", i, p.Name)
+		}
+	}
+	for _, p := range frozen {
+		p.Frozen = false
+	}
+	if _, again := gradients(t, m, b); !slices.Equal(free, again) {
+		t.Error("after thawing the gradients are not what they were")
+	}
+}
+
+func TestFailuresAreErrorsAndTheGraphGoesOn(t *testing.T) {
+	m := newModel(t, tiny(false))
+	train, err := m.Train()
+	must(t, err)
+	good := pack(ragged(37, 12, 20)...)
+	want, err := train.Run(context.Background(), good, mixed)
+	must(t, err)
+
+	errPlugin := errors.New("the plugin is gone")
+	cancelled, cancel := context.WithCancel(context.Background())
+	cancel()
+	outside := pack(sequence{[]int32{1, 99}, []int32{2}})
+	for name, c := range map[string]struct {
+		ctx   context.Context
+		batch *graph.Batch
+		loss  graph.LossFunc
+		is    error
+		text  string
+	}{
+		"the loss fails":              {context.Background(), good, func([]float64) (float64, []float64, error) { return 0, nil, errPlugin }, errPlugin, "compute the loss"},
+		"the loss panics":             {context.Background(), good, func([]float64) (float64, []float64, error) { panic("boom") }, nil, "boom"},
+		"a derivative is missing":     {context.Background(), good, func([]float64) (float64, []float64, error) { return 0, []float64{1}, nil }, nil, "1 derivatives for 2"},
+		"the context is done":         {cancelled, good, mixed, context.Canceled, ""},
+		"a token is outside of V":     {context.Background(), outside, mixed, nil, "token id 99"},
+		"a target is outside of V":    {context.Background(), pack(sequence{[]int32{1}, []int32{99}}), mixed, nil, "head log-probs"},
+		"the batch has no sequence":   {context.Background(), &graph.Batch{}, mixed, nil, "empty"},
+		"the context ends in a step":  {nil, good, nil, context.Canceled, ""},
+		"a batch that was only reset": {context.Background(), func() *graph.Batch { b := &graph.Batch{}; b.Reset(); return b }(), mixed, nil, "empty"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx, loss := c.ctx, c.loss
+			if ctx == nil {
+				var stop context.CancelFunc
+				ctx, stop = context.WithCancel(context.Background())
+				loss = func(lp []float64) (float64, []float64, error) { stop(); return mixed(lp) }
+			}
+			_, err := train.Run(ctx, c.batch, loss)
+			if err == nil || (c.is != nil && !errors.Is(err, c.is)) || !strings.Contains(err.Error(), c.text) {
+				t.Errorf("the error is %v, want one that is %v and says %q", err, c.is, c.text)
+			}
+			got, err := train.Run(context.Background(), good, mixed)
+			must(t, err)
+			if got != want {
+				t.Errorf("the loss afterwards is %v, was %v", got, want)
+			}
+		})
+	}
+}
+
+func TestAWrongShapeIsRefused(t *testing.T) {
+	m := newModel(t, tiny(false))
+	dims := graph.Dims{Width: 20, FFN: 28, Heads: 4, KVHeads: 2, HeadDim: 6, Eps: 1e-5, Rope: m.Rope}
+	l := m.Layers[0]
+	for name, wire := range map[string]func(b *graph.Builder){
+		"gate and down swapped": func(b *graph.Builder) {
+			b.HeadLogProbs(b.MLP(b.Embed(m.Embed), graph.MLPParams{Norm: l.MLPNorm, Gate: l.Down, Up: l.Up, Down: l.Gate}), m.Norm, m.Head)
+		},
+		"a missing parameter": func(b *graph.Builder) {
+			b.HeadLogProbs(b.Attention(b.Embed(m.Embed), graph.AttentionParams{Norm: l.AttnNorm, Q: l.Q, K: l.K, V: l.V}), m.Norm, m.Head)
+		},
+		"no head": func(b *graph.Builder) { b.Embed(m.Embed) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := graph.NewBuilder(m.Params(), dims)
+			wire(b)
+			if _, err := b.Train(); err == nil {
+				t.Error("the graph was built")
+			}
+		})
+	}
+}
+
+func TestGraphsBuiltTogetherAgree(t *testing.T) {
+	c := tiny(true)
+	b := pack(ragged(37, 12, 20)...)
+	logps, grads := gradients(t, newModel(t, c), b)
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			m, err := model.New(c, 3)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			g, err := m.Train()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if _, err := g.Run(context.Background(), b, mixed); err != nil {
+				t.Error(err)
+				return
+			}
+			if !slices.Equal(g.LogProbs(), logps) || !slices.Equal(m.Params().Grad, grads) {
+				t.Error("a graph built beside others gives other bytes")
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestGraphsAreFreed(t *testing.T) {
+	b := pack(ragged(37, 60, 60)...)
+	build := func() {
+		m := newModel(t, tiny(true))
+		gradients(t, m, b)
+	}
+	heap := func() uint64 {
+		runtime.GC()
+		runtime.GC()
+		var s runtime.MemStats
+		runtime.ReadMemStats(&s)
+		return s.HeapAlloc
+	}
+	build()
+	before := heap()
+	for range 40 {
+		build()
+	}
+	// One engine's arenas and activations are over 100 kB: 40 that stayed would be over 4 MB.
+	if grown := int64(heap()) - int64(before); grown > 1<<20 {
+		t.Errorf("40 graphs that nobody holds left %d bytes behind", grown)
+	}
+}
+
+func TestARunAllocatesLittle(t *testing.T) {
+	m := newModel(t, tiny(true))
+	train, err := m.Train()
+	must(t, err)
+	b := pack(ragged(37, 60, 60, 100, 200)...)
+	run := func() {
+		_, err := train.Run(context.Background(), b, mixed)
+		must(t, err)
+	}
+	run()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range 10 {
+		run()
+	}
+	runtime.ReadMemStats(&after)
+	// The activations alone are over 500 kB; what a run may allocate is the machine's small change.
+	if bytes := (after.TotalAlloc - before.TotalAlloc) / 10; bytes > 40_000 {
+		t.Errorf("a run allocates %d bytes", bytes)
+	}
+}

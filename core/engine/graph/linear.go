@@ -1,0 +1,49 @@
+package graph
+
+import (
+	"github.com/dno-project/dno/core/engine/kernel"
+	"gorgonia.org/gorgonia"
+)
+
+// workspace is memory that all Ops of a graph use in turn. It only grows.
+type workspace struct {
+	h, a                []float32     // the norm's and the SwiGLU's output
+	dh, da, dgate, dup  []float32     // their gradients
+	dout, dq, dk, dv    []float32     // attention's gradients
+	attention           attentionActs // where nothing is kept for a backward pass
+	mlp                 mlpActs
+	rows, drows, logits []float32 // of the head
+	delta               []float32
+}
+
+// take returns n values of *x, which becomes a new slice where it is too short. What they hold is
+// undefined.
+func take(x *[]float32, n int) []float32 {
+	if cap(*x) < n {
+		*x = make([]float32, n)
+	}
+	*x = (*x)[:n]
+	return *x
+}
+
+// linear is y (=|+=) x·Wᵀ over n rows, W being out×in.
+func linear(y, x []float32, w *Param, n int, acc bool) {
+	out, in := w.Shape[0], w.Shape[1]
+	kernel.Gemm(false, true, n, out, in, x, in, w.W, in, y, out, acc)
+}
+
+// linearBackward is dx (=|+=) dy·W and, unless W is frozen, dW += dyᵀ·x.
+func linearBackward(dx []float32, w *Param, dy, x []float32, n int, acc bool) {
+	out, in := w.Shape[0], w.Shape[1]
+	kernel.Gemm(false, false, n, in, out, dy, out, w.W, in, dx, in, acc)
+	if dw := w.dW(); dw != nil {
+		kernel.Gemm(true, false, out, in, n, dy, out, x, in, dw, in, true)
+	}
+}
+
+// copyRows copies x [n, c] to an Op's own output.
+func copyRows(o *output, x []float32, n, c int) ([]float32, gorgonia.Value) {
+	y, t := o.get(n, c)
+	copy(y, x[:n*c])
+	return y, t
+}

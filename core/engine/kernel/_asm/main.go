@@ -1,0 +1,37 @@
+// Command _asm writes the assembly of package kernel and its Go declarations:
+//
+//	go generate ./core/engine/kernel
+package main
+
+import (
+	. "github.com/mmcloughlin/avo/build"
+)
+
+func main() {
+	ConstraintExpr("!purego")
+	pause()
+	for _, v := range []isa{{"AVX2", 8}, {"AVX512", 16}} {
+		v.tiles()
+		v.packTransposed()
+		v.packRows()
+		v.expShift()
+		v.sumExp()
+		v.maximum()
+		v.softmaxRows()
+		v.softmaxBackwardRows()
+		v.scaleRows()
+		v.dot()
+		v.axpy()
+		v.scale()
+		v.add()
+		v.sumSquares()
+		v.rmsNorm()
+		v.rmsNormBackward()
+		v.swiGLU()
+		v.swiGLUBackward()
+		v.rotate()
+		v.adamW()
+		v.peak()
+	}
+	Generate()
+}

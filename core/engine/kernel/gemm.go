@@ -1,0 +1,228 @@
+package kernel
+
+import (
+	"fmt"
+	"runtime"
+	"sync"
+)
+
+// Gemm is C = op(A)·op(B), or C += op(A)·op(B) if acc:
+//
+//	for i := range M {
+//		for j := range N {
+//			s := 0, or c[i*ldc+j] if acc
+//			for k := range K {
+//				s = fma(A(i,k), B(k,j), s)
+//			}
+//			c[i*ldc+j] = s
+//		}
+//	}
+//
+// op(A) is M×K and op(B) is K×N. A is stored M×K, or K×M if tA; B is stored K×N, or N×K if tB (a weight matrix in
+// y = x·Wᵀ). lda, ldb and ldc are the lengths of the stored rows. C must not overlap A or B. With K = 0, C becomes 0,
+// or stays if acc.
+//
+// The order of the sum is the one above whatever the shape, the blocking and the threads: row i is the same bytes in
+// any batch, and the same from [Gemm], [GemmSerial] and [GemmPacked]. (The generic level rounds each product.)
+func Gemm(tA, tB bool, M, N, K int, a []float32, lda int, b []float32, ldb int, c []float32, ldc int, acc bool) {
+	if g := newGemm(tA, M, N, K, a, lda, c, ldc, acc); g != nil {
+		g.setB(tB, b, ldb)
+		g.do(true)
+	}
+}
+
+// GemmSerial is [Gemm] in the calling goroutine alone: the same bytes, for use inside a task of [Parallel].
+func GemmSerial(tA, tB bool, M, N, K int, a []float32, lda int, b []float32, ldb int, c []float32, ldc int, acc bool) {
+	if g := newGemm(tA, M, N, K, a, lda, c, ldc, acc); g != nil {
+		g.setB(tB, b, ldb)
+		g.do(false)
+	}
+}
+
+// GemmPacked is [Gemm] with a B packed before: C (=|+=) A·Bᵀ, where A is M×K and B is N×K.
+func GemmPacked(M int, a []float32, lda int, b *Packed, c []float32, ldc int, acc bool) {
+	if g := newGemm(false, M, b.n, b.k, a, lda, c, ldc, acc); g != nil {
+		g.packed = b.data
+		g.do(true)
+	}
+}
+
+const (
+	panel     = 32      // columns of a tile and of a packed panel, at every level
+	blockK    = 256     // a panel of so many k is 32 KiB: it stays in the L1 cache while rows pass by
+	blockRows = 336     // rows of A that share a panel: 336·256 floats stay in the L2 cache
+	smallWork = 1 << 18 // multiplications that make threads worth their start
+)
+
+// gemm is one product on its way. C is cut into a grid of tasks, rows × columns; K is never cut among tasks.
+type gemm struct {
+	M, N, K int
+	a       []float32
+	rs, ks  int // A(i,k) = a[i*rs+k*ks]
+	b       []float32
+	ldb     int
+	tB      bool
+	packed  []float32 // all of B in panels; nil: b is packed on the way
+	c       []float32
+	ldc     int
+	acc     bool
+
+	rowPanels, rowsPerTask, colPanels, colsPerTask, across int // the grid, in panels
+}
+
+var gemms struct {
+	sync.Mutex
+	free []*gemm
+}
+
+// newGemm checks A and C. It returns nil if there is nothing left to do.
+func newGemm(tA bool, M, N, K int, a []float32, lda int, c []float32, ldc int, acc bool) *gemm {
+	if M <= 0 || N <= 0 {
+		return nil
+	}
+	fits("C", c, M, N, ldc)
+	if K <= 0 {
+		for i := 0; i < M && !acc; i++ {
+			clear(c[i*ldc : i*ldc+N])
+		}
+		return nil
+	}
+	gemms.Lock()
+	var g *gemm
+	if n := len(gemms.free); n > 0 {
+		g, gemms.free = gemms.free[n-1], gemms.free[:n-1]
+	} else {
+		g = new(gemm)
+	}
+	gemms.Unlock()
+	*g = gemm{M: M, N: N, K: K, a: a, rs: lda, ks: 1, c: c, ldc: ldc, acc: acc}
+	if tA {
+		fits("A", a, K, M, lda)
+		g.rs, g.ks = 1, lda
+	} else {
+		fits("A", a, M, K, lda)
+	}
+	return g
+}
+
+func (g *gemm) setB(tB bool, b []float32, ldb int) {
+	if tB {
+		fits("B", b, g.N, g.K, ldb)
+	} else {
+		fits("B", b, g.K, g.N, ldb)
+	}
+	g.b, g.ldb, g.tB = b, ldb, tB
+}
+
+// fits panics if x does not hold rows×cols elements in rows of length ld.
+func fits(name string, x []float32, rows, cols, ld int) {
+	if ld < cols || len(x) < (rows-1)*ld+cols {
+		panic(fmt.Sprintf("kernel: %s is %d×%d in rows of %d, and the slice has %d elements", name, rows, cols, ld, len(x)))
+	}
+}
+
+// do cuts C into tasks, about four for each thread, and runs them. Columns are cut first: a panel of B that is packed
+// on the way then serves more rows.
+func (g *gemm) do(concurrent bool) {
+	g.rowPanels = (g.M + tileRows() - 1) / tileRows()
+	g.colPanels = (g.N + panel - 1) / panel
+	g.rowsPerTask = min(g.rowPanels, blockRows/tileRows())
+	g.colsPerTask = g.colPanels
+	if threads := runtime.GOMAXPROCS(0); concurrent && threads > 1 && g.M*g.N*g.K >= smallWork {
+		for g.tasks() < 4*threads {
+			if g.colsPerTask > 1 {
+				g.colsPerTask = (g.colsPerTask + 1) / 2
+			} else if g.rowsPerTask > 2 {
+				g.rowsPerTask = (g.rowsPerTask + 1) / 2
+			} else {
+				break
+			}
+		}
+		parallel(g.tasks(), g)
+	} else {
+		for t := range g.tasks() {
+			g.run(t)
+		}
+	}
+	*g = gemm{} // holds no caller's memory
+	gemms.Lock()
+	gemms.free = append(gemms.free, g)
+	gemms.Unlock()
+}
+
+func (g *gemm) tasks() int {
+	g.across = (g.colPanels + g.colsPerTask - 1) / g.colsPerTask
+	return g.across * ((g.rowPanels + g.rowsPerTask - 1) / g.rowsPerTask)
+}
+
+// row is where row panel p begins: panels have as equal heights as can be, so that none is slow.
+func (g *gemm) row(p int) int { return p * g.M / g.rowPanels }
+
+// run computes one task: for a block of k, for a panel of columns, for a panel of rows. Partial sums rest in C.
+func (g *gemm) run(t int) {
+	p0 := t / g.across * g.rowsPerTask
+	p1 := min(p0+g.rowsPerTask, g.rowPanels)
+	q0 := t % g.across * g.colsPerTask
+	q1 := min(q0+g.colsPerTask, g.colPanels)
+	r0, r1 := g.row(p0), g.row(p1)
+	inPlace := g.packed == nil && !g.tB && p1-p0 <= 2 // too few rows to pay for a copy
+	copyA := q1-q0 >= 4 && (g.rs%256 == 0 || g.ks%256 == 0)
+	var s *scratch
+	if copyA || g.packed == nil && !inPlace {
+		s = borrow()
+		defer s.giveBack()
+	}
+	blocks := 1
+	if g.K > blockK*5/4 {
+		blocks = (g.K + blockK - 1) / blockK
+	}
+	for z := range blocks {
+		k0, k1 := z*g.K/blocks, (z+1)*g.K/blocks
+		kc := k1 - k0
+		a, rs, ks := g.a[r0*g.rs+k0*g.ks:], g.rs, g.ks
+		if copyA {
+			a, rs, ks = g.copyA(s, a, r1-r0, kc)
+		}
+		for q := q0; q < q1; q++ {
+			n0 := q * panel
+			n := min(panel, g.N-n0)
+			var b []float32
+			bs := panel
+			switch {
+			case g.packed != nil:
+				b = g.packed[(q*g.K+k0)*panel:]
+			case inPlace:
+				b, bs = g.b[k0*g.ldb+n0:], g.ldb
+			case g.tB:
+				b = s.part(0, kc*panel)
+				packTransposed(b, g.b[n0*g.ldb+k0:], g.ldb, n, kc)
+			default:
+				b = s.part(0, kc*panel)
+				packRows(b, g.b[k0*g.ldb+n0:], g.ldb, n, kc)
+			}
+			for p := p0; p < p1; p++ {
+				i0, i1 := g.row(p), g.row(p+1)
+				tile(i1-i0, n, kc, a[(i0-r0)*rs:], rs, ks, b, bs, g.c[i0*g.ldc+n0:], g.ldc, g.acc || z > 0)
+			}
+		}
+	}
+}
+
+// copyA copies a block of A into rows that do not begin on the same lines of the cache, as rows of a power of two
+// (in bytes) do.
+func (g *gemm) copyA(s *scratch, a []float32, rows, kc int) (to []float32, rs, ks int) {
+	if g.ks == 1 {
+		rs = (kc+15)&^15 + 16
+		to = s.part(1, rows*rs)
+		for i := range rows {
+			copy(to[i*rs:i*rs+kc], a[i*g.rs:])
+		}
+		return to, rs, 1
+	}
+	ks = (rows+15)&^15 + 16
+	to = s.part(1, kc*ks)
+	for k := range kc {
+		copy(to[k*ks:k*ks+rows], a[k*g.ks:])
+	}
+	return to, 1, ks
+}

@@ -1,0 +1,303 @@
+package kernel
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"testing"
+)
+
+// product is a random matrix product with rows longer than they need to be and canaries around C.
+type product struct {
+	tA, tB, acc   bool
+	M, N, K       int
+	a, b, c       []float32
+	lda, ldb, ldc int
+	check         func(*testing.T)
+}
+
+func newProduct(r *rand.Rand, tA, tB, acc bool, M, N, K int) *product {
+	return newPaddedProduct(r, 4, tA, tB, acc, M, N, K)
+}
+
+// newPaddedProduct makes rows longer than they need to be by less than padding.
+func newPaddedProduct(r *rand.Rand, padding int, tA, tB, acc bool, M, N, K int) *product {
+	p := &product{tA: tA, tB: tB, acc: acc, M: M, N: N, K: K}
+	shape := func(rows, cols int) (n, ld int) {
+		ld = cols + r.IntN(padding)
+		return (rows-1)*ld + cols, ld // the last row is not padded
+	}
+	var n int
+	if tA {
+		n, p.lda = shape(K, M)
+	} else {
+		n, p.lda = shape(M, K)
+	}
+	p.a = normal(r, n)
+	if tB {
+		n, p.ldb = shape(N, K)
+	} else {
+		n, p.ldb = shape(K, N)
+	}
+	p.b = normal(r, n)
+	n, p.ldc = shape(M, N)
+	p.c, p.check = guarded(n)
+	copy(p.c, normal(r, n))
+	return p
+}
+
+func (p *product) String() string {
+	return fmt.Sprintf("tA=%v tB=%v acc=%v M=%d N=%d K=%d", p.tA, p.tB, p.acc, p.M, p.N, p.K)
+}
+
+func (p *product) A(i, k int) float32 {
+	if p.tA {
+		return p.a[k*p.lda+i]
+	}
+	return p.a[i*p.lda+k]
+}
+
+func (p *product) B(k, j int) float32 {
+	if p.tB {
+		return p.b[j*p.ldb+k]
+	}
+	return p.b[k*p.ldb+j]
+}
+
+type gemmFunc = func(tA, tB bool, M, N, K int, a []float32, lda int, b []float32, ldb int, c []float32, ldc int, acc bool)
+
+func (p *product) run(f gemmFunc) {
+	f(p.tA, p.tB, p.M, p.N, p.K, p.a, p.lda, p.b, p.ldb, p.c, p.ldc, p.acc)
+}
+
+// verify runs f and compares with float64 sums; K float32 roundings of normal numbers are within 1e-6·K^0.5·|values|.
+func (p *product) verify(t *testing.T, f gemmFunc) {
+	t.Helper()
+	before := append([]float32(nil), p.c...)
+	p.run(f)
+	p.check(t)
+	tol := 4e-6 * math.Sqrt(float64(p.K))
+	for i := range p.M {
+		for j := range p.N {
+			sum := 0.0
+			if p.acc {
+				sum = float64(before[i*p.ldc+j])
+			}
+			for k := range p.K {
+				sum += float64(p.A(i, k)) * float64(p.B(k, j))
+			}
+			if got := p.c[i*p.ldc+j]; math.Abs(float64(got)-sum) > tol*(1+math.Abs(sum)) {
+				t.Fatalf("%v: C[%d,%d] = %v, want %v", p, i, j, got, sum)
+			}
+		}
+		for j := i*p.ldc + p.N; j < min((i+1)*p.ldc, len(p.c)); j++ {
+			if p.c[j] != before[j] {
+				t.Fatalf("%v: wrote between the rows", p)
+			}
+		}
+	}
+}
+
+func packedGemm(tA, tB bool, M, N, K int, a []float32, lda int, b []float32, ldb int, c []float32, ldc int, acc bool) {
+	var p Packed
+	Pack(&p, b, N, K, ldb)
+	GemmPacked(M, a, lda, &p, c, ldc, acc)
+}
+
+func TestGemmAgainstFloat64(t *testing.T) {
+	everyLevel(t, func(t *testing.T) {
+		r := generator(1)
+		rounds := 12
+		if Level() == "generic" {
+			rounds = 3
+		}
+		for round := range rounds {
+			for mode := range 8 {
+				M, N, K := 1+r.IntN(100), 1+r.IntN(100), 1+r.IntN(100)
+				switch round {
+				case 0:
+					K = 700 + r.IntN(400) // several blocks of K
+				case 1:
+					M, N = 350+r.IntN(20), 1+r.IntN(40) // several blocks of rows
+				case 2:
+					K, N, M = 256, 256, 15+r.IntN(30) // rows of A on the same cache lines
+				}
+				tA, tB, acc := mode&1 > 0, mode&2 > 0, mode&4 > 0
+				newProduct(r, tA, tB, acc, M, N, K).verify(t, Gemm)
+				newProduct(r, tA, tB, acc, M, N, K).verify(t, GemmSerial)
+				if !tA && tB {
+					newProduct(r, tA, tB, acc, M, N, K).verify(t, packedGemm)
+				}
+			}
+		}
+	})
+}
+
+func TestGemmOfEverySmallShape(t *testing.T) {
+	everyLevel(t, func(t *testing.T) {
+		r := generator(2)
+		for M := 1; M <= 15; M++ {
+			for _, N := range []int{1, 7, 8, 9, 15, 16, 17, 24, 31, 32, 33} {
+				for _, K := range []int{1, 2, 7, 8, 9, 15, 16, 17, 33} {
+					newProduct(r, r.IntN(2) > 0, r.IntN(2) > 0, r.IntN(2) > 0, M, N, K).verify(t, GemmSerial)
+					newProduct(r, false, true, false, M, N, K).verify(t, packedGemm)
+				}
+			}
+		}
+	})
+}
+
+func TestGemmWithoutElements(t *testing.T) {
+	everyLevel(t, func(t *testing.T) {
+		c := []float32{1, 2, 3, 4}
+		Gemm(false, false, 2, 2, 0, nil, 0, nil, 2, c, 2, true)
+		same(t, "C += A·B with K = 0", c, []float32{1, 2, 3, 4})
+		Gemm(false, true, 2, 1, 0, nil, 0, nil, 0, c, 2, false)
+		same(t, "C = A·B with K = 0", c, []float32{0, 2, 0, 4})
+		Gemm(false, false, 0, 2, 2, nil, 2, []float32{1, 1, 1, 1}, 2, nil, 2, false)
+		var p Packed
+		Pack(&p, nil, 0, 3, 3)
+		GemmPacked(2, make([]float32, 6), 3, &p, nil, 0, false)
+		Pack(&p, nil, 2, 0, 0)
+		GemmPacked(1, nil, 0, &p, c, 2, false)
+		same(t, "C = A·Bᵀ with K = 0", c, []float32{0, 0, 0, 4})
+	})
+}
+
+func TestGemmRefusesShortSlices(t *testing.T) {
+	x := make([]float32, 6)
+	for name, f := range map[string]func(){
+		"C too short":       func() { Gemm(false, false, 2, 2, 3, x, 3, x, 2, make([]float32, 3), 2, false) },
+		"A too short":       func() { Gemm(false, false, 2, 2, 4, x, 4, make([]float32, 8), 2, make([]float32, 4), 2, false) },
+		"B too short":       func() { Gemm(false, true, 2, 3, 3, x, 3, x, 3, make([]float32, 6), 3, false) },
+		"rows that overlap": func() { Gemm(false, false, 2, 2, 3, x, 2, x, 2, make([]float32, 4), 2, false) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			defer func() {
+				if recover() == nil {
+					t.Fatal("did not panic")
+				}
+			}()
+			f()
+		})
+	}
+}
+
+// A row is the same bytes alone and among others, from every entry point, and under any number of threads.
+func TestGemmRowsDoNotDependOnTheBatch(t *testing.T) {
+	everyLevel(t, func(t *testing.T) {
+		r := generator(3)
+		for _, s := range []struct{ M, N, K int }{{97, 70, 96}, {41, 200, 640}, {29, 33, 1100}, {400, 40, 64}} {
+			p := newProduct(r, false, true, false, s.M, s.N, s.K)
+			withThreads(1, func() { p.run(Gemm) })
+			want := make([]float32, s.M*s.N)
+			for i := range s.M {
+				copy(want[i*s.N:(i+1)*s.N], p.c[i*p.ldc:])
+			}
+			bT := make([]float32, s.K*s.N) // the same B, stored K×N
+			for j := range s.N {
+				for k := range s.K {
+					bT[k*s.N+j] = p.B(k, j)
+				}
+			}
+			var packed Packed
+			Pack(&packed, p.b, s.N, s.K, p.ldb)
+			for _, threads := range []int{1, 2, 7} {
+				withThreads(threads, func() {
+					for _, m := range []int{1, 2, 3, 5, 13, 14, 15, 28, s.M} {
+						m = min(m, s.M)
+						i := r.IntN(s.M - m + 1)
+						a, w := p.a[i*p.lda:], want[i*s.N:(i+m)*s.N]
+						what := fmt.Sprintf("%v: rows %d…%d, %d threads, ", p, i, i+m, threads)
+						c := make([]float32, m*s.N)
+						Gemm(false, true, m, s.N, s.K, a, p.lda, p.b, p.ldb, c, s.N, false)
+						same(t, what+"Gemm", c, w)
+						clear(c)
+						Gemm(false, true, m, s.N, s.K, a, p.lda, p.b, p.ldb, c, s.N, true)
+						same(t, what+"Gemm added to 0", c, w)
+						Gemm(false, false, m, s.N, s.K, a, p.lda, bT, s.N, c, s.N, false)
+						same(t, what+"Gemm with B stored K×N", c, w)
+						GemmPacked(m, a, p.lda, &packed, c, s.N, false)
+						same(t, what+"GemmPacked", c, w)
+						GemmSerial(false, true, m, s.N, s.K, a, p.lda, p.b, p.ldb, c, s.N, false)
+						same(t, what+"GemmSerial", c, w)
+						// Two halves of K, one after the other.
+						h := s.K / 2
+						Gemm(false, true, m, s.N, h, a, p.lda, p.b, p.ldb, c, s.N, false)
+						Gemm(false, true, m, s.N, s.K-h, a[h:], p.lda, p.b[h:], p.ldb, c, s.N, true)
+						same(t, what+"Gemm in two halves of K", c, w)
+					}
+				})
+			}
+		}
+	})
+}
+
+// The sums are fused and in the order of k at both vector levels, so these agree to the bit.
+func TestGemmLevelsAgree(t *testing.T) {
+	want := map[string][]float32{}
+	for _, level := range Levels() {
+		restore := SetLevel(level)
+		p := newProduct(generator(4), true, false, true, 77, 90, 300)
+		p.run(Gemm)
+		want[level] = p.c
+		restore()
+	}
+	for _, level := range Levels()[1:] {
+		near(t, level, want[level], wide(want["generic"]), 1e-4)
+		same(t, level, want[level], want[Levels()[1]])
+	}
+}
+
+func TestPackReusesMemory(t *testing.T) {
+	r := generator(5)
+	b := normal(r, 64*64)
+	var p Packed
+	Pack(&p, b, 64, 64, 64)
+	if n := testing.AllocsPerRun(10, func() { withoutThreads(func() { Pack(&p, b, 40, 50, 64) }) }); n > 2 {
+		t.Errorf("packing again allocates %v times", n)
+	}
+	if p.N() != 40 || p.K() != 50 {
+		t.Errorf("N, K = %d, %d, want 40, 50", p.N(), p.K())
+	}
+	a := normal(r, 50)
+	c, want := make([]float32, 40), make([]float32, 40)
+	GemmPacked(1, a, 50, &p, c, 40, false)
+	Gemm(false, true, 1, 40, 50, a, 50, b, 64, want, 40, false)
+	same(t, "C", c, want)
+}
+
+func withoutThreads(f func()) { withThreads(1, f) }
+
+func TestGemmDoesNotAllocate(t *testing.T) {
+	r := generator(6)
+	a, b, c := normal(r, 128*192), normal(r, 192*192), make([]float32, 128*192)
+	var p Packed
+	Pack(&p, b, 192, 192, 192)
+	for name, f := range map[string]func(){
+		"Gemm":       func() { Gemm(false, true, 128, 192, 192, a, 192, b, 192, c, 192, false) },
+		"GemmSerial": func() { GemmSerial(false, true, 128, 192, 192, a, 192, b, 192, c, 192, false) },
+		"GemmPacked": func() { GemmPacked(128, a, 192, &p, c, 192, false) },
+	} {
+		f()
+		if n := testing.AllocsPerRun(20, f); n >= 1 {
+			t.Errorf("%s allocates %v times a call", name, n)
+		}
+	}
+}
+
+func FuzzGemm(f *testing.F) {
+	f.Add(uint64(1), uint8(3), uint8(40), uint16(50), uint8(0))
+	f.Add(uint64(2), uint8(15), uint8(33), uint16(900), uint8(7))
+	f.Fuzz(func(t *testing.T, seed uint64, M, N uint8, K uint16, mode uint8) {
+		r := generator(seed)
+		m, n, k := 1+int(M)%120, 1+int(N)%120, 1+int(K)%1200
+		tA, tB, acc := mode&1 > 0, mode&2 > 0, mode&4 > 0
+		for _, name := range Levels() {
+			restore := SetLevel(name)
+			newProduct(r, tA, tB, acc, m, n, k).verify(t, Gemm)
+			newProduct(r, false, true, acc, m, n, k).verify(t, packedGemm)
+			restore()
+		}
+	})
+}

@@ -1,0 +1,63 @@
+// Package kernel is arithmetic on slices: the Go loop that each function equals, and assembly.
+//
+// Everything is float32 and row-major. A matrix is a slice and a leading dimension (ld): element (i, j) is x[i*ld+j].
+//
+// Two promises hold at a fixed level (see [Level]). The bytes of a result do not depend on the number of threads.
+// And a row's result does not depend on the rows computed with it: it is the same in a batch of one and of a thousand.
+//
+// A slice that is too short for the shape panics, as an index out of range does.
+package kernel
+
+import (
+	"fmt"
+	"os"
+	"strings"
+)
+
+// instructions names a set of vector instructions, in the order in which they are preferred.
+type instructions uint8
+
+const (
+	generic instructions = iota // Go loops
+	avx2                        // AVX2 and FMA, 8 lanes
+	avx512                      // AVX-512 F, BW, DQ and VL, 16 lanes
+)
+
+func (l instructions) String() string { return [...]string{"generic", "avx2", "avx512"}[l] }
+
+// level is what every kernel dispatches on; levelErr says why it is not what DNO_KERNEL asked for.
+var level, levelErr = choose(os.Getenv("DNO_KERNEL"), detect())
+
+// choose picks the last (best) of the levels that the CPU has, or the one that is asked for.
+func choose(asked string, have []instructions) (instructions, error) {
+	best := have[len(have)-1]
+	if asked == "" {
+		return best, nil
+	}
+	var names []string
+	for _, l := range have {
+		if l.String() == asked {
+			return l, nil
+		}
+		names = append(names, l.String())
+	}
+	return best, fmt.Errorf("choose the kernels by DNO_KERNEL=%q: this build on this CPU has %s; set it to one of them or unset it",
+		asked, strings.Join(names, ", "))
+}
+
+// Level names the instructions in use: "generic", "avx2" or "avx512". It is the best that the CPU has, unless the
+// environment variable DNO_KERNEL names another. Results of different levels differ in the last bits.
+func Level() string { return level.String() }
+
+// Levels names the levels that this build has on this CPU, "generic" first. The build tag purego leaves only that.
+func Levels() []string {
+	var names []string
+	for _, l := range detect() {
+		names = append(names, l.String())
+	}
+	return names
+}
+
+// LevelError is not nil if DNO_KERNEL names a level that is unknown or that this CPU lacks; the best one is in use
+// then. A program reports it at start and stops, so that nobody compares bytes of another level than they asked for.
+func LevelError() error { return levelErr }

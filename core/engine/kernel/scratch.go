@@ -1,0 +1,55 @@
+package kernel
+
+import (
+	"sync"
+	"unsafe"
+)
+
+// scratch is memory that a task borrows. It only grows: after the largest shape has been seen once, kernels allocate
+// no more. (A sync.Pool would give it up at every second garbage collection.)
+type scratch struct {
+	parts [4][]float32
+}
+
+var shelf struct {
+	sync.Mutex
+	free []*scratch
+}
+
+// borrow takes a scratch from the shelf, or a new one: there are as many as tasks have run at the same time.
+func borrow() *scratch {
+	shelf.Lock()
+	defer shelf.Unlock()
+	if n := len(shelf.free); n > 0 {
+		s := shelf.free[n-1]
+		shelf.free = shelf.free[:n-1]
+		return s
+	}
+	return new(scratch)
+}
+
+func (s *scratch) giveBack() {
+	shelf.Lock()
+	shelf.free = append(shelf.free, s)
+	shelf.Unlock()
+}
+
+// part returns n floats with whatever they hold; parts of different index do not overlap.
+func (s *scratch) part(index, n int) []float32 {
+	s.parts[index] = grow(s.parts[index], n)
+	return s.parts[index]
+}
+
+// grow returns x with length n, or a new slice if x is too small. The new one begins on a cache line.
+func grow(x []float32, n int) []float32 {
+	if cap(x) >= n {
+		return x[:n]
+	}
+	const line = 64 / 4
+	x = make([]float32, n+line-1)
+	skip := 0
+	if off := int(uintptr(unsafe.Pointer(unsafe.SliceData(x)))%64) / 4; off > 0 {
+		skip = line - off
+	}
+	return x[skip : skip+n : skip+n]
+}

@@ -1,0 +1,112 @@
+package tokenizer
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestPlainChat(t *testing.T) {
+	t.Parallel()
+	tok := mustLoad(t, tiny(nil))
+	messages := []Message{{"system", "ab"}, {"user", "<eos>"}}
+	content := []int32{256, '\n', '<', 'e', 'o', 's', '>', '\n'}
+	withBOS := append([]int32{260}, content...)
+	cases := map[string]struct {
+		config object
+		jinja  string
+		want   []int32
+	}{
+		"without a template":                           {object{"bos_token": "<bos>"}, "", withBOS},
+		"with the plain template":                      {object{"bos_token": "<bos>", "chat_template": PlainTemplate}, "", withBOS},
+		"with the plain template in a file":            {object{"bos_token": "<bos>", "chat_template": "another"}, PlainTemplate, withBOS},
+		"with a file that ends with a newline":         {object{"bos_token": "<bos>"}, PlainTemplate + "\n", withBOS},
+		"without a beginning-of-text token":            {object{"bos_token": nil}, "", content},
+		"with a token written as an object":            {object{"bos_token": object{"content": "<bos>", "lstrip": false}}, "", withBOS},
+		"with a beginning-of-text token that is off":   {object{"bos_token": "<bos>", "add_bos_token": false}, "", content},
+		"with a template, which does not ask for that": {object{"bos_token": "<bos>", "add_bos_token": false, "chat_template": PlainTemplate}, "", withBOS},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c.config["eos_token"] = "<eos>"
+			var jinja []byte
+			if c.jinja != "" {
+				jinja = []byte(c.jinja)
+			}
+			chat, err := NewChat(toJSON(t, c.config), jinja, tok)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := chat.Prompt(messages); !slices.Equal(got, c.want) {
+				t.Errorf("got %v, want %v", got, c.want)
+			}
+			if got, want := chat.EncodeCompletion("ab<bos>"), []int32{256, '<', 'b', 'o', 's', '>', 261}; !slices.Equal(got, want) {
+				t.Errorf("completion %v, want %v", got, want)
+			}
+			if chat.EOS() != 261 {
+				t.Errorf("EOS is %d", chat.EOS())
+			}
+		})
+	}
+	if chat, err := NewChat([]byte(`{"eos_token":"<eos>"}`), nil, tok); err != nil || len(chat.Prompt(nil)) != 0 {
+		t.Errorf("no messages and no token before them are no ids: %v", err)
+	}
+}
+
+// TestChatTextIsNotTheBeginning: what only the first text of all gets, a text after <bos> does not get.
+func TestChatTextIsNotTheBeginning(t *testing.T) {
+	t.Parallel()
+	tok := mustLoad(t, tiny(object{
+		"pre_tokenizer": object{"type": "Metaspace", "replacement": "_", "prepend_scheme": "first", "split": true},
+		"added_tokens":  []any{added(260, "<bos>", object{"special": true, "rstrip": true}), added(261, "<eos>", object{"special": true})},
+	}))
+	for config, want := range map[string][]int32{
+		`{"eos_token":"<eos>","bos_token":"<bos>"}`: {260, 'x'},
+		`{"eos_token":"<eos>"}`:                     {'_', 'x'},
+	} {
+		chat, err := NewChat([]byte(config), nil, tok)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// "\n" is not in this vocabulary: it is spelled Ċ there.
+		if got := chat.Prompt([]Message{{"user", " x"}}); !slices.Equal(got, want) {
+			t.Errorf("%s: got %v, want %v", config, got, want)
+		}
+		if got, want := chat.EncodeCompletion("x"), []int32{'x', 261}; !slices.Equal(got, want) {
+			t.Errorf("%s: completion %v, want %v", config, got, want)
+		}
+	}
+}
+
+func TestChatRefuses(t *testing.T) {
+	t.Parallel()
+	tok := mustLoad(t, tiny(nil))
+	cases := map[string]struct {
+		config, jinja, want string
+		template            bool
+	}{
+		"another template":            {`{"eos_token":"<eos>","chat_template":"{{ messages }}"}`, "", "template", true},
+		"several templates":           {`{"eos_token":"<eos>","chat_template":[{"name":"default","template":"x"}]}`, "", "template", true},
+		"another template in a file":  {`{"eos_token":"<eos>"}`, "{{ messages }}", "template", true},
+		"no end-of-text token":        {`{"bos_token":"<bos>"}`, "", "eos_token", false},
+		"an unknown end-of-text":      {`{"eos_token":"</s>"}`, "", `"</s>"`, false},
+		"an unknown beginning":        {`{"eos_token":"<eos>","bos_token":"<s>"}`, "", `"<s>"`, false},
+		"a token that is a number":    {`{"eos_token":3}`, "", "tokenizer_config.json", false},
+		"a configuration cut in half": {`{"eos_token":`, "", "tokenizer_config.json", false},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var jinja []byte
+			if c.jinja != "" {
+				jinja = []byte(c.jinja)
+			}
+			_, err := NewChat([]byte(c.config), jinja, tok)
+			if err == nil || !strings.Contains(err.Error(), c.want) || errors.Is(err, ErrTemplate) != c.template {
+				t.Errorf("got %v, want an error that says %s", err, c.want)
+			}
+		})
+	}
+}

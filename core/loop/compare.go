@@ -1,0 +1,264 @@
+package loop
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/dno-project/dno/core/rundir"
+	"github.com/dno-project/dno/sdk"
+)
+
+// judge is an oracle with what its manifest says about asking it.
+type judge struct {
+	oracle sdk.Oracle
+	name   string
+	traits sdk.OracleTraits
+}
+
+func (l *Loop) openJudge(ctx context.Context, p Plugin) (*judge, error) {
+	oracle, err := l.Plugins.Oracle(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := configure(ctx, oracle, p.Settings); err != nil {
+		return nil, err
+	}
+	return &judge{oracle: oracle, name: p.Name, traits: oracle.Manifest().Oracle}, nil
+}
+
+// question is one comparison by content: candidates may repeat, and pairs are of candidates in
+// either order; answer holds P and assessments for them.
+type question struct {
+	prompt sdk.Prompt
+	texts  []string
+	pairs  [][2]int // i < j not required; each unordered pair once
+}
+
+// answer holds P(i≻j) as asked with i first, for both orders where order matters.
+type answer struct {
+	first    []int        // index of the first candidate with the same text
+	raw      [][]*float64 // null: not asked, or abstained
+	abstain  []rundir.Abstention
+	assessed []sdk.Assessment // for each candidate, or nil
+	asked    int
+	cost     float64
+}
+
+// groups judges the games of a batch of groups: every unordered pair of distinct texts of which
+// one is the policy's own, or both may be paired.
+func (j *judge) groups(ctx context.Context, groups []rundir.GroupRecord) ([]rundir.VerdictsRecord, error) {
+	questions := make([]question, len(groups))
+	for i, g := range groups {
+		q := question{prompt: g.Prompt}
+		mixed := map[int]bool{}
+		for _, m := range g.Mixed {
+			mixed[m] = true
+		}
+		own := func(k int) bool { return g.Completions[k].Source == sdk.FromPolicy }
+		for k, c := range g.Completions {
+			q.texts = append(q.texts, c.Text)
+			for m := range k {
+				needed := func(x int) bool { return own(x) || mixed[x] }
+				if needed(m) && needed(k) {
+					q.pairs = append(q.pairs, [2]int{m, k})
+				}
+			}
+		}
+		questions[i] = q
+	}
+	answers, err := j.ask(ctx, questions)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]rundir.VerdictsRecord, len(groups))
+	for i, a := range answers {
+		out[i] = rundir.VerdictsRecord{
+			Prompt: groups[i].Prompt.ID, Texts: a.first, Raw: a.raw, Abstain: a.abstain,
+			Assessed: a.assessed, Asked: a.asked, Cost: a.cost, BothOrders: j.traits.OrderMatters,
+		}
+	}
+	return out, nil
+}
+
+// ask puts the questions to the oracle, in parallel as its manifest allows. Equal texts tie
+// without being asked.
+func (j *judge) ask(ctx context.Context, questions []question) ([]answer, error) {
+	comparisons := make([]sdk.Comparison, len(questions))
+	answers := make([]answer, len(questions))
+	for i, q := range questions {
+		comparisons[i], answers[i] = j.compile(i, q)
+	}
+	parts := max(1, min(j.traits.Concurrency, len(questions)))
+	var wg sync.WaitGroup
+	errs := make([]error, parts)
+	for part := range parts {
+		lo, hi := part*len(questions)/parts, (part+1)*len(questions)/parts
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			verdicts, err := j.oracle.Judge(ctx, comparisons[lo:hi])
+			if err == nil && len(verdicts) != hi-lo {
+				err = sdk.Errorf(sdk.CodePlugin, "it answered %d comparisons of %d", len(verdicts), hi-lo)
+			}
+			for i := lo; i < hi && err == nil; i++ {
+				err = j.read(questions[i], comparisons[i], verdicts[i-lo], &answers[i])
+			}
+			errs[part] = err
+		}()
+	}
+	wg.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return nil, fmt.Errorf("judge with oracle %q: %w", j.name, err)
+		}
+	}
+	return answers, nil
+}
+
+// compile makes the comparison of distinct texts, and an answer that holds what needs no asking.
+func (j *judge) compile(n int, q question) (sdk.Comparison, answer) {
+	c := sdk.Comparison{ID: fmt.Sprintf("%s#%d", q.prompt.ID, n), Prompt: q.prompt}
+	a := answer{first: make([]int, len(q.texts)), raw: make([][]*float64, len(q.texts))}
+	place := map[string]int{} // text → index in c.Candidates
+	for i, text := range q.texts {
+		a.raw[i] = make([]*float64, len(q.texts))
+		a.first[i] = i
+		if _, seen := place[text]; !seen {
+			place[text] = len(c.Candidates)
+			c.Candidates = append(c.Candidates, text)
+			continue
+		}
+		for k := range i {
+			if q.texts[k] == text {
+				a.first[i] = k
+				break
+			}
+		}
+	}
+	asked := map[sdk.Ordered]bool{}
+	for _, p := range q.pairs {
+		o := sdk.Ordered{A: place[q.texts[p[0]]], B: place[q.texts[p[1]]]}
+		if o.A == o.B || asked[o] || asked[sdk.Ordered{A: o.B, B: o.A}] {
+			continue
+		}
+		asked[o] = true
+		c.Pairs = append(c.Pairs, o)
+		if j.traits.OrderMatters {
+			c.Pairs = append(c.Pairs, sdk.Ordered{A: o.B, B: o.A})
+		}
+	}
+	a.asked = len(c.Pairs)
+	return c, a
+}
+
+// read spreads the verdicts over all candidates, equal texts alike.
+func (j *judge) read(q question, c sdk.Comparison, v sdk.Verdicts, a *answer) error {
+	verdicts := v.Pairs
+	if j.traits.Form == sdk.FormPointwise {
+		verdicts = byScore(c, v)
+	}
+	if len(verdicts) != len(c.Pairs) {
+		return sdk.Errorf(sdk.CodePlugin, "comparison %s: %d verdicts for %d pairs", c.ID, len(verdicts), len(c.Pairs))
+	}
+	if n := len(v.Assessed); n != 0 && n != len(c.Candidates) {
+		return sdk.Errorf(sdk.CodePlugin, "comparison %s: %d assessments for %d candidates", c.ID, n, len(c.Candidates))
+	}
+	known := map[sdk.Ordered]sdk.Verdict{}
+	for k, o := range c.Pairs {
+		known[o] = verdicts[k]
+	}
+	place := map[string]int{}
+	for k, text := range c.Candidates {
+		place[text] = k
+	}
+	half := 0.5
+	for _, p := range q.pairs {
+		for _, o := range [][2]int{p, {p[1], p[0]}} {
+			x, y := place[q.texts[o[0]]], place[q.texts[o[1]]]
+			if x == y {
+				a.raw[o[0]][o[1]] = &half
+				continue
+			}
+			verdict, ok := known[sdk.Ordered{A: x, B: y}]
+			switch {
+			case !ok: // the other order alone was asked: order does not matter
+			case verdict.Abstain != "":
+				if a.first[o[0]] == o[0] && a.first[o[1]] == o[1] {
+					a.abstain = append(a.abstain, rundir.Abstention{A: o[0], B: o[1], Reason: verdict.Abstain})
+				}
+			default:
+				a.raw[o[0]][o[1]] = &verdict.P
+			}
+		}
+	}
+	if len(v.Assessed) > 0 {
+		a.assessed = make([]sdk.Assessment, len(q.texts))
+		for i, text := range q.texts {
+			a.assessed[i] = v.Assessed[place[text]]
+		}
+	}
+	a.cost = v.Cost
+	return nil
+}
+
+// byScore is the rule by which a pointwise oracle's scores become preferences: the higher score is
+// preferred, equal scores tie, and a pair with a missing score is abstained from.
+func byScore(c sdk.Comparison, v sdk.Verdicts) []sdk.Verdict {
+	out := make([]sdk.Verdict, len(c.Pairs))
+	score := func(i int) *float64 {
+		if i < len(v.Assessed) && v.Assessed[i].Abstain == "" {
+			return v.Assessed[i].Score
+		}
+		return nil
+	}
+	for k, o := range c.Pairs {
+		a, b := score(o.A), score(o.B)
+		switch {
+		case a == nil || b == nil:
+			out[k].Abstain = "a candidate has no score"
+		case *a > *b:
+			out[k].P = 1
+		case *a == *b:
+			out[k].P = 0.5
+		}
+	}
+	return out
+}
+
+// tally adds up what was judged, and holds the abstentions against the plan's cap.
+func (l *Loop) tally(games []judged, plan *Plan, rec *rundir.IterationRecord) error {
+	rec.Prompts = len(games)
+	var both, flipped int
+	reason := ""
+	for _, g := range games {
+		rec.Completions += len(g.Completions)
+		rec.Asked += g.verdicts.Asked
+		rec.Abstained += len(g.verdicts.Abstain)
+		rec.Cost += g.verdicts.Cost
+		if len(g.verdicts.Abstain) > 0 && reason == "" {
+			reason = g.verdicts.Abstain[0].Reason
+		}
+		raw := g.verdicts.Raw
+		for i := range raw {
+			for k := range i {
+				if g.verdicts.Texts[i] != i || g.verdicts.Texts[k] != k || raw[i][k] == nil || raw[k][i] == nil {
+					continue
+				}
+				both++
+				if (*raw[i][k] > 0.5) == (*raw[k][i] > 0.5) && *raw[i][k] != 0.5 {
+					flipped++
+				}
+			}
+		}
+	}
+	if both > 0 {
+		rec.Flipped = float64(flipped) / float64(both)
+	}
+	if share := float64(rec.Abstained) / float64(max(1, rec.Asked)); share > plan.MaxAbstain {
+		return sdk.Errorf(sdk.CodeOracle, "oracle %q abstained from %.1f %% of %d comparisons in iteration %d, more than max_abstain allows (%.1f %%); its first reason: %s",
+			plan.Oracle.Name, 100*share, rec.Asked, rec.Iteration, 100*plan.MaxAbstain, reason).
+			WithHint("mend the oracle or the prompts, or raise max_abstain")
+	}
+	return nil
+}

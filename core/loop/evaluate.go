@@ -1,0 +1,320 @@
+package loop
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/dno-project/dno/core/eval"
+	"github.com/dno-project/dno/core/rundir"
+	"github.com/dno-project/dno/sdk"
+)
+
+// evaluate measures the policy at the end of iteration t (0: π_1) on validation and test, against
+// every earlier policy, with the evaluation's oracle.
+func (l *Loop) evaluate(ctx context.Context, t int, it rundir.Iteration) (rundir.Evaluation, error) {
+	var e rundir.Evaluation
+	if ok, err := it.ReadRecord(rundir.EvaluationFile, &e); ok || err != nil {
+		return e, err
+	}
+	judge, err := l.openJudge(ctx, l.Experiment.Evaluate.Oracle)
+	if err != nil {
+		return e, err
+	}
+	sets := []struct {
+		file    string
+		prompts []sdk.Prompt
+		figures *rundir.Figures
+	}{{rundir.ValidationFile, l.Validation, &e.Validation}, {rundir.TestFile, l.Test, &e.Test}}
+
+	l.Progress.Start(fmt.Sprintf("iteration %d: evaluate", t), 2*(len(l.Validation)+len(l.Test)))
+	defer l.Progress.Done()
+	answers := make([][]rundir.EvalRecord, len(sets))
+	for i, s := range sets {
+		if answers[i], err = l.answers(ctx, t, s.prompts); err != nil {
+			return e, err
+		}
+	}
+	if err := l.addLogProbs(ctx, t, sets[0].prompts, sets[1].prompts, answers); err != nil {
+		return e, err
+	}
+	for i, s := range sets {
+		earlier, err := l.earlier(t, s.file)
+		if err != nil {
+			return e, err
+		}
+		if err := judge.evaluation(ctx, s.prompts, answers[i], earlier); err != nil {
+			return e, err
+		}
+		if err := rundir.WriteLog(it.Path(s.file), answers[i]); err != nil {
+			return e, err
+		}
+		if *s.figures, err = figures(answers[i], t); err != nil {
+			return e, err
+		}
+	}
+	return e, it.WriteRecord(rundir.EvaluationFile, e)
+}
+
+// Measure returns the figures of the policy as it is, on the prompts, with the evaluation's oracle
+// and without a run directory or an opponent.
+func (l *Loop) Measure(ctx context.Context, prompts []sdk.Prompt) (rundir.Figures, error) {
+	judge, err := l.openJudge(ctx, l.Experiment.Evaluate.Oracle)
+	if err != nil {
+		return rundir.Figures{}, err
+	}
+	l.Progress.Start("evaluate", 2*len(prompts))
+	defer l.Progress.Done()
+	answers, err := l.answers(ctx, 0, prompts)
+	if err != nil {
+		return rundir.Figures{}, err
+	}
+	if err := judge.evaluation(ctx, prompts, answers, nil); err != nil {
+		return rundir.Figures{}, err
+	}
+	return figures(answers, 0)
+}
+
+// answers draws, for each prompt, one completion at evaluate.temperature and one at T=1.
+func (l *Loop) answers(ctx context.Context, t int, prompts []sdk.Prompt) ([]rundir.EvalRecord, error) {
+	out := make([]rundir.EvalRecord, len(prompts))
+	for at := 0; at < len(prompts); at += evalBatch {
+		batch := prompts[at:min(at+evalBatch, len(prompts))]
+		for _, sampled := range []bool{false, true} {
+			// TopP 1 and no other filter: the T=1 figures are of the model's own distribution.
+			req := sdk.GenerateRequest{Options: sdk.GenerateOptions{
+				Temperature: l.Experiment.Evaluate.Temperature, TopP: 1, MaxTokens: l.evaluationTokens(),
+			}}
+			role := "evaluate"
+			if sampled {
+				role, req.Options.Temperature = "evaluate-sampled", 1
+			}
+			for _, p := range batch {
+				req.Prompts = append(req.Prompts, p.Messages)
+				// The same draws in every iteration: differences are then the policies' own.
+				req.Seeds = append(req.Seeds, []uint64{l.seed(0, role, p, 0)})
+			}
+			res, err := l.Policy.Generate(ctx, req)
+			if err != nil {
+				return nil, fmt.Errorf("evaluate iteration %d: %w", t, err)
+			}
+			for i, p := range batch {
+				r := &out[at+i]
+				r.Prompt = p.ID
+				if sampled {
+					r.Sampled = res.Completions[i][0]
+				} else {
+					r.Greedy = res.Completions[i][0]
+				}
+			}
+			l.Progress.Add(len(batch))
+		}
+	}
+	return out, nil
+}
+
+// evaluationTokens is the token limit of the evaluation: its own, else the sampler's.
+func (l *Loop) evaluationTokens() int {
+	if n := l.Experiment.Evaluate.MaxTokens; n > 0 {
+		return n
+	}
+	return int(l.Experiment.Plan.Sampler.Settings.Number("max_tokens", 256))
+}
+
+// Completions of so many prompts are drawn together.
+const evalBatch = 512
+
+// addLogProbs gives each sampled completion its log-probability under the policy, its parent and
+// π_1, all three by the same kernels; the policy's weights are what they were when it returns.
+func (l *Loop) addLogProbs(ctx context.Context, t int, validation, test []sdk.Prompt, answers [][]rundir.EvalRecord) error {
+	var texts []Text
+	var records []*rundir.EvalRecord
+	for i, prompts := range [][]sdk.Prompt{validation, test} {
+		for j, p := range prompts {
+			r := &answers[i][j]
+			texts = append(texts, Text{p.Messages, r.Sampled})
+			records = append(records, r)
+		}
+	}
+	under := func(set func(*rundir.EvalRecord, float64)) error {
+		logps, err := l.Policy.LogProbs(ctx, texts)
+		for i := range logps {
+			set(records[i], logps[i].LogProb)
+		}
+		return err
+	}
+	if err := under(func(r *rundir.EvalRecord, x float64) { r.LogProb, r.LogProbParent, r.LogProbInitial = x, x, x }); err != nil || t == 0 {
+		return err
+	}
+	if err := l.load(ctx, 0); err != nil {
+		return err
+	}
+	if err := under(func(r *rundir.EvalRecord, x float64) { r.LogProbParent, r.LogProbInitial = x, x }); err != nil {
+		return err
+	}
+	if t > 1 {
+		if err := l.load(ctx, t-1); err != nil {
+			return err
+		}
+		if err := under(func(r *rundir.EvalRecord, x float64) { r.LogProbParent = x }); err != nil {
+			return err
+		}
+	}
+	return l.load(ctx, t)
+}
+
+// earlier reads what the policies before iteration t answered, π_1 first.
+func (l *Loop) earlier(t int, file string) ([][]rundir.EvalRecord, error) {
+	var out [][]rundir.EvalRecord
+	for s := range t {
+		it, err := l.Run.Iteration(s)
+		if err != nil {
+			return nil, err
+		}
+		records, err := rundir.ReadLog[rundir.EvalRecord](it.Path(file))
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, records)
+	}
+	return out, nil
+}
+
+// evaluation judges each prompt once: the policy's greedy completion against every earlier
+// policy's, its sampled one against the parent's.
+func (j *judge) evaluation(ctx context.Context, prompts []sdk.Prompt, answers []rundir.EvalRecord, earlier [][]rundir.EvalRecord) error {
+	questions := make([]question, len(prompts))
+	for i, p := range prompts {
+		// Candidates: 0 greedy, 1 sampled, then each earlier policy's greedy, last the parent's sampled.
+		q := question{prompt: p, texts: []string{answers[i].Greedy.Text, answers[i].Sampled.Text}}
+		for _, e := range earlier {
+			if len(e) != len(prompts) || e[i].Prompt != p.ID {
+				return sdk.Errorf(sdk.CodeCorrupt, "evaluate: an earlier iteration answered other prompts: %d of %d, want %q at %d", len(e), len(prompts), p.ID, i+1)
+			}
+			q.texts = append(q.texts, e[i].Greedy.Text)
+			q.pairs = append(q.pairs, [2]int{0, len(q.texts) - 1})
+		}
+		if n := len(earlier); n > 0 {
+			q.texts = append(q.texts, earlier[n-1][i].Sampled.Text)
+			q.pairs = append(q.pairs, [2]int{1, len(q.texts) - 1})
+		}
+		questions[i] = q
+	}
+	out, err := j.ask(ctx, questions)
+	if err != nil {
+		return err
+	}
+	for i, a := range out {
+		r := &answers[i]
+		if len(a.assessed) > 0 {
+			r.Assessed, r.AssessedSampled = &a.assessed[0], &a.assessed[1]
+		}
+		for s := range earlier {
+			r.Wins = append(r.Wins, j.symmetrised(a, 0, 2+s))
+		}
+		if n := len(earlier); n > 0 {
+			r.WinSampled = j.symmetrised(a, 1, 2+n)
+		}
+	}
+	return nil
+}
+
+// symmetrised is P̃(i≻k) = (P(i,k) + 1 − P(k,i))/2; nil where an order that was asked has no answer.
+func (j *judge) symmetrised(a answer, i, k int) *float64 {
+	p, q := a.raw[i][k], a.raw[k][i]
+	switch {
+	case p != nil && q != nil:
+		r := (*p + 1 - *q) / 2
+		return &r
+	case j.traits.OrderMatters:
+		return nil
+	case q != nil:
+		r := 1 - *q
+		return &r
+	}
+	return p
+}
+
+// figures sums up one policy's answers.
+func figures(answers []rundir.EvalRecord, t int) (rundir.Figures, error) {
+	var correct, correctSampled, tokens, logp, parent, initial []float64
+	for _, r := range answers {
+		tokens = append(tokens, float64(len(r.Greedy.Tokens)))
+		logp = append(logp, r.LogProb)
+		parent = append(parent, r.LogProbParent)
+		initial = append(initial, r.LogProbInitial)
+		correct = label(correct, r.Assessed)
+		correctSampled = label(correctSampled, r.AssessedSampled)
+	}
+	f := rundir.Figures{MeanTokens: *estimate(eval.Mean(tokens))}
+	var err error
+	if f.Accuracy, err = rate(correct); err != nil {
+		return f, err
+	}
+	if f.AccuracySampled, err = rate(correctSampled); err != nil || t == 0 {
+		return f, err
+	}
+	for _, kl := range []struct {
+		base []float64
+		out  **rundir.Estimate
+	}{{parent, &f.KLParent}, {initial, &f.KLInitial}} {
+		e, err := eval.KL(logp, kl.base)
+		if err != nil {
+			return f, err
+		}
+		*kl.out = estimate(e)
+	}
+	for s := range t {
+		w, err := winRate(answers, func(r rundir.EvalRecord) *float64 { return r.Wins[s] })
+		if err != nil {
+			return f, err
+		}
+		f.CrossPlay = append(f.CrossPlay, w)
+	}
+	f.WinRate, f.WinRateParent = f.CrossPlay[0], f.CrossPlay[t-1]
+	f.WinRateSampled, err = winRate(answers, func(r rundir.EvalRecord) *float64 { return r.WinSampled })
+	return f, err
+}
+
+func label(xs []float64, a *sdk.Assessment) []float64 {
+	if a == nil {
+		return xs
+	}
+	if v, ok := a.Labels[sdk.LabelCorrect]; ok {
+		return append(xs, v)
+	}
+	return xs
+}
+
+func winRate(answers []rundir.EvalRecord, of func(rundir.EvalRecord) *float64) (*rundir.Estimate, error) {
+	var xs []float64
+	for _, r := range answers {
+		if p := of(r); p != nil {
+			xs = append(xs, *p)
+		}
+	}
+	return rate(xs)
+}
+
+// rate is the mean of values in [0, 1] with Wilson's interval; nil of none.
+func rate(xs []float64) (*rundir.Estimate, error) {
+	if len(xs) == 0 {
+		return nil, nil
+	}
+	e, err := eval.WinRate(xs)
+	return estimate(e), err
+}
+
+func estimate(e eval.Interval) *rundir.Estimate {
+	return &rundir.Estimate{Mean: e.Mean, Low: known(e.Low), High: known(e.High), N: e.N}
+}
+
+// inequality holds both sides of P(π_{t+1} ≻ π_t) ≥ ½ + η·KL(π_{t+1}‖π_t), η = β/c, at T=1: the
+// bound of an exact step, printed as a diagnostic of this one. Nil where the loss has no β.
+//
+// Source: Rosset et al. 2024 (arXiv 2404.03715), monotonic improvement.
+func inequality(beta, c float64, f rundir.Figures) *rundir.Inequality {
+	if beta <= 0 || c <= 0 || f.WinRateSampled == nil || f.KLParent == nil {
+		return nil
+	}
+	return &rundir.Inequality{Left: f.WinRateSampled.Mean, Right: 0.5 + beta/c*f.KLParent.Mean}
+}

@@ -1,0 +1,214 @@
+// Package docs_test keeps the documents true: what they say of the code is held against it.
+package docs_test
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/dno-project/dno/"
+
+// source is what the policy looks at in one package: its imports (tests left out) and its comment.
+type source struct {
+	imports []string
+	comment string
+}
+
+// packages parses the module's files in this process. Asking "go list" instead would hide from the
+// go command which files the test read, and a cached pass would miss a new import.
+func packages(t *testing.T) map[string]*source {
+	t.Helper()
+	found := map[string]*source{}
+	err := filepath.WalkDir("..", func(file string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name := entry.Name()
+		if entry.IsDir() {
+			_, nested := os.Stat(filepath.Join(file, "go.mod"))
+			if file != ".." && (strings.HasPrefix(name, ".") || strings.HasPrefix(name, "_") || name == "testdata" || nested == nil) {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		if !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") {
+			return nil
+		}
+		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ImportsOnly|parser.ParseComments)
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel("..", filepath.Dir(file))
+		if err != nil {
+			return err
+		}
+		pkg := found[filepath.ToSlash(rel)]
+		if pkg == nil {
+			pkg = &source{}
+			found[filepath.ToSlash(rel)] = pkg
+		}
+		pkg.add(t, parsed)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+func (s *source) add(t *testing.T, file *ast.File) {
+	for _, spec := range file.Imports {
+		imported, err := strconv.Unquote(spec.Path.Value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Contains(s.imports, imported) {
+			s.imports = append(s.imports, imported)
+		}
+	}
+	if file.Doc != nil {
+		s.comment += file.Doc.Text()
+	}
+}
+
+// block reads the fenced block of architecture.md with the given language: "from -> to to ...".
+func block(t *testing.T, language string) map[string][]string {
+	t.Helper()
+	text, err := os.ReadFile("architecture.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, found := strings.Cut(string(text), "```"+language+"\n")
+	body, _, closed := strings.Cut(rest, "```")
+	if !found || !closed {
+		t.Fatalf("architecture.md has no block %q", language)
+	}
+	out := map[string][]string{}
+	for _, line := range strings.Split(strings.TrimSpace(body), "\n") {
+		from, to, ok := strings.Cut(line, "->")
+		if !ok {
+			t.Fatalf("architecture.md, block %q: %q has no arrow", language, line)
+		}
+		from = strings.TrimSpace(from)
+		out[from] = append(out[from], strings.Fields(to)...)
+	}
+	return out
+}
+
+// matches says whether a package is named by a pattern: itself, or "x/..." for all below x.
+func matches(pattern, pkg string) bool {
+	if below, ok := strings.CutSuffix(pattern, "/..."); ok {
+		return pkg == below || strings.HasPrefix(pkg, below+"/")
+	}
+	return pattern == pkg
+}
+
+func anyMatches(patterns []string, pkg string) bool {
+	return slices.ContainsFunc(patterns, func(p string) bool { return matches(p, pkg) })
+}
+
+func TestImportsFollowThePolicy(t *testing.T) {
+	allowed := block(t, "imports")
+	for pkg, src := range packages(t) {
+		rules, known := allowed[pkg]
+		for pattern, to := range allowed {
+			if !known && strings.HasSuffix(pattern, "/...") && matches(pattern, pkg) {
+				rules, known = to, true
+			}
+		}
+		if !known {
+			t.Errorf("%s: no line in architecture.md says what it may import", pkg)
+		}
+		for _, imported := range src.imports {
+			if own, ok := strings.CutPrefix(imported, module); ok && !anyMatches(rules, own) {
+				t.Errorf("%s imports %s: architecture.md draws no such arrow", pkg, own)
+			}
+		}
+	}
+}
+
+func TestImportPolicyNamesWhatExists(t *testing.T) {
+	found := packages(t)
+	for from, tos := range block(t, "imports") {
+		for _, pattern := range append(tos, from) {
+			exists := false
+			for pkg := range found {
+				exists = exists || matches(pattern, pkg)
+			}
+			if !exists {
+				t.Errorf("architecture.md names %s, which does not exist", pattern)
+			}
+		}
+	}
+}
+
+func TestDependenciesStayAtHome(t *testing.T) {
+	homes := block(t, "homes")
+	for pkg, src := range packages(t) {
+		for _, imported := range src.imports {
+			for dependency, at := range homes {
+				if (imported == dependency || strings.HasPrefix(imported, dependency+"/")) && !anyMatches(at, pkg) {
+					t.Errorf("%s imports %s, whose home is %s", pkg, imported, strings.Join(at, ", "))
+				}
+			}
+		}
+	}
+}
+
+func TestEveryPackageHasACaption(t *testing.T) {
+	for pkg, src := range packages(t) {
+		if pkg == "sdk/pluginpb" {
+			continue // generated
+		}
+		name := path.Base(pkg)
+		if !strings.HasPrefix(src.comment, "Package "+name+" ") && !strings.HasPrefix(src.comment, "Command "+name+" ") {
+			t.Errorf("%s: its comment does not begin with \"Package %s\": %.40q", pkg, name, src.comment)
+		}
+	}
+}
+
+// A released module with a replace directive cannot be installed with "go install".
+func TestGoModHasNoReplace(t *testing.T) {
+	text, err := os.ReadFile("../go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(text), "replace") {
+		t.Error("go.mod has a replace directive")
+	}
+}
+
+// The longest hand-written file stays readable in one sitting.
+func TestFilesStayShort(t *testing.T) {
+	err := filepath.WalkDir("..", func(file string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if entry.IsDir() && strings.HasPrefix(entry.Name(), ".") && file != ".." {
+			return filepath.SkipDir
+		}
+		if !strings.HasSuffix(file, ".go") || strings.HasSuffix(file, ".pb.go") || strings.HasSuffix(file, "_test.go") {
+			return nil
+		}
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		if n := strings.Count(string(text), "\n"); n > 600 && !strings.HasPrefix(string(text), "// Code generated") {
+			t.Errorf("%s has %d lines", file, n)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
