@@ -9,10 +9,15 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/dno-project/dno/core/loop"
+	"github.com/dno-project/dno/core/report"
 )
 
 const module = "github.com/dno-project/dno/"
@@ -205,6 +210,117 @@ func TestFilesStayShort(t *testing.T) {
 		}
 		if n := strings.Count(string(text), "\n"); n > 600 && !strings.HasPrefix(string(text), "// Code generated") {
 			t.Errorf("%s has %d lines", file, n)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// settings.md names every setting that the types have.
+func TestSettingsPageIsComplete(t *testing.T) {
+	page, err := os.ReadFile("reference/settings.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, typ := range []reflect.Type{reflect.TypeFor[loop.Experiment](), reflect.TypeFor[loop.Plan](), reflect.TypeFor[loop.Evaluate]()} {
+		for i := range typ.NumField() {
+			key, _, _ := strings.Cut(typ.Field(i).Tag.Get("json"), ",")
+			if key == "files" || key == "plan" {
+				continue // spelled prompts.train, ... and one by one
+			}
+			if !strings.Contains(string(page), "`"+key) && !strings.Contains(string(page), "."+key+"`") {
+				t.Errorf("settings.md does not name %q", key)
+			}
+		}
+	}
+}
+
+// report.md names every key of the report.
+func TestReportPageIsComplete(t *testing.T) {
+	page, err := os.ReadFile("reference/report.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var keys func(reflect.Type)
+	keys = func(typ reflect.Type) {
+		for i := range typ.NumField() {
+			f := typ.Field(i)
+			if f.Anonymous {
+				keys(f.Type)
+				continue
+			}
+			key, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+			base := strings.TrimSuffix(strings.TrimSuffix(key, "_low"), "_high")
+			if !strings.Contains(string(page), "`"+base) {
+				t.Errorf("report.md does not name %q", key)
+			}
+		}
+	}
+	for _, typ := range []reflect.Type{reflect.TypeFor[report.Report](), reflect.TypeFor[report.Iteration](), reflect.TypeFor[report.Pairs]()} {
+		keys(typ)
+	}
+}
+
+// exit-codes.md lists every code of sdk/errors.go, and no other.
+func TestExitCodesPageIsComplete(t *testing.T) {
+	page, err := os.ReadFile("reference/exit-codes.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := parser.ParseFile(token.NewFileSet(), "../sdk/errors.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	codes := 0
+	ast.Inspect(file, func(n ast.Node) bool {
+		if v, ok := n.(*ast.ValueSpec); ok && strings.HasPrefix(v.Names[0].Name, "Code") {
+			code := v.Values[0].(*ast.BasicLit).Value
+			if !strings.Contains(string(page), "| "+code+" |") && !strings.Contains(string(page), code+", ") && !strings.Contains(string(page), ", "+code+" |") {
+				t.Errorf("exit-codes.md does not list %s", code)
+			}
+			codes++
+		}
+		return true
+	})
+	if codes < 10 {
+		t.Errorf("only %d codes found", codes)
+	}
+}
+
+// Every file that papers.md names exists.
+func TestPapersPageNamesWhatExists(t *testing.T) {
+	page, err := os.ReadFile("papers.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := regexp.MustCompile("`((?:core|plugins|scripts|sdk)/[a-z/]+)`").FindAllStringSubmatch(string(page), -1)
+	if len(named) < 8 {
+		t.Fatalf("only %d places named", len(named))
+	}
+	for _, m := range named {
+		if _, err := os.Stat("../" + m[1]); err != nil {
+			t.Errorf("papers.md names %s: %v", m[1], err)
+		}
+	}
+}
+
+// Links between the pages lead somewhere.
+func TestLinksLeadSomewhere(t *testing.T) {
+	link := regexp.MustCompile(`\]\(([^)#:]+)\)`)
+	err := filepath.WalkDir(".", func(file string, entry fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(file, ".md") {
+			return err
+		}
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		for _, m := range link.FindAllStringSubmatch(string(text), -1) {
+			if _, err := os.Stat(filepath.Join(filepath.Dir(file), m[1])); err != nil {
+				t.Errorf("%s links to %s: %v", file, m[1], err)
+			}
 		}
 		return nil
 	})

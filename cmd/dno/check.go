@@ -64,7 +64,7 @@ func (a *app) scriptCommand() *cobra.Command {
 		},
 	}
 	check.Flags().StringArrayVar(&sets, "set", nil, "override a setting: key=value; may be repeated")
-	c := &cobra.Command{Use: "script", Short: "Check scripts", Example: "  dno script check my.lua"}
+	c := group(&cobra.Command{Use: "script", Short: "Check scripts", Example: "  dno script check my.lua"})
 	c.AddCommand(check)
 	return c
 }
@@ -77,7 +77,7 @@ func (a *app) dryRun(ctx context.Context, in setup) (*session, []loop.Plan, erro
 		return nil, nil, err
 	}
 	e := s.script.Experiment()
-	history := []rundir.IterationRecord{{}}
+	history := []rundir.IterationRecord{still(0)}
 	var plans []loop.Plan
 	for t := 1; t <= e.Iterations; t++ {
 		plan, err := s.script.Plan(ctx, t, history)
@@ -88,15 +88,28 @@ func (a *app) dryRun(ctx context.Context, in setup) (*session, []loop.Plan, erro
 			break
 		}
 		plans = append(plans, *plan)
-		history = append(history, rundir.IterationRecord{Iteration: t})
+		history = append(history, still(t))
 	}
 	h, done, err := a.scratchHost(s.dir)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer done()
-	l := &loop.Loop{Experiment: e, Plugins: opener{host: h, from: s.dir}}
+	l := &loop.Loop{Experiment: e, Train: s.prompts.train, Plugins: opener{host: h, from: s.dir}}
 	return s, plans, l.Check(ctx, plans)
+}
+
+// still is the record of an iteration in a history that does not move: every figure is there, for a
+// schedule that reads it.
+func still(t int) rundir.IterationRecord {
+	zero, half, one := 0.0, 0.5, 1.0
+	rate := &rundir.Estimate{Mean: half, Low: &zero, High: &one, N: 1}
+	kl := &rundir.Estimate{Low: &zero, High: &zero, N: 1}
+	f := rundir.Figures{Accuracy: rate, AccuracySampled: rate}
+	if t > 0 {
+		f.WinRate, f.WinRateParent, f.KLParent, f.KLInitial = rate, rate, kl, kl
+	}
+	return rundir.IterationRecord{Iteration: t, Evaluation: rundir.Evaluation{Validation: f}}
 }
 
 // scratchHost is a host for a command without a run directory; done stops it.
@@ -115,7 +128,7 @@ func (a *app) scratchHost(scriptDir string) (h *host.Host, done func(), err erro
 	}, nil
 }
 
-// check is one line of `dno doctor`.
+// check is one line of `dno doctor`, and one entry of checks with --json.
 type check struct {
 	What   string `json:"what"`
 	OK     bool   `json:"ok"`
@@ -137,7 +150,7 @@ func (a *app) doctorCommand() *cobra.Command {
 				}
 			}
 			if a.json {
-				if err := a.printJSON(checks); err != nil {
+				if err := a.printJSON(map[string]any{"checks": checks}); err != nil {
 					return err
 				}
 			} else {

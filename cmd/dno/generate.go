@@ -63,7 +63,7 @@ func (a *app) generate(ctx context.Context, model, prompt string, n int, seed ui
 		return err
 	}
 	if a.json {
-		return a.printJSON(res.Completions[0])
+		return a.printJSON(map[string]any{"model": model, "prompt": prompt, "completions": res.Completions[0]})
 	}
 	for _, c := range res.Completions[0] {
 		cut := ""

@@ -168,7 +168,7 @@ func (a *app) samplesCommand() *cobra.Command {
 	return c
 }
 
-// sample is one line of `dno samples --json`.
+// sample is one entry of samples in `dno samples --json`.
 type sample struct {
 	Prompt string `json:"prompt"`
 	Answer string `json:"answer"`
@@ -203,7 +203,7 @@ func (a *app) samples(run *rundir.Run, iteration, n int, changed bool) error {
 		}
 	}
 	if a.json {
-		return a.printJSON(out)
+		return a.printJSON(map[string]any{"iteration": iteration, "samples": out})
 	}
 	for _, s := range out {
 		fmt.Fprintf(a.stdout, "prompt  %s\nbefore  %s\nafter   %s\n", report.Clean(s.Prompt), report.Clean(s.Before), report.Clean(s.After))

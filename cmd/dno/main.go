@@ -24,6 +24,7 @@ type app struct {
 	json           bool // --json: one JSON object on stdout
 	verbose        bool
 	log            telemetry.Logger
+	writing        string // the run directory that this process writes to; "" where none
 }
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
@@ -49,7 +50,7 @@ func run(args []string, stdout, stderr io.Writer) (code int) {
 		return 0
 	}
 	if s := cause(); s != nil && errors.Is(err, context.Canceled) {
-		err = interrupted(s)
+		err = interrupted(s, a.writing)
 	}
 	return a.fail(err)
 }
@@ -67,7 +68,7 @@ func interruptible() (ctx context.Context, cause func() os.Signal, stop func()) 
 		}
 		cancel(signalError{first})
 		if second, ok := <-signals; ok {
-			os.Exit(int(interrupted(second).Code))
+			os.Exit(int(interrupted(second, "").Code))
 		}
 	}()
 	cause = func() os.Signal {
@@ -84,16 +85,24 @@ func interruptible() (ctx context.Context, cause func() os.Signal, stop func()) 
 	}
 }
 
+// signalError is the cause of a context that a signal cancelled. What waits on the context may
+// return either the cause or context.Canceled.
 type signalError struct{ signal os.Signal }
 
-func (s signalError) Error() string { return s.signal.String() }
+func (s signalError) Error() string { return "stopped by the signal: " + s.signal.String() }
 
-func interrupted(s os.Signal) *sdk.Error {
+func (s signalError) Is(target error) bool { return target == context.Canceled }
+
+// interrupted is what a command ends with that a signal stopped; writing is its run directory, or "".
+func interrupted(s os.Signal, writing string) *sdk.Error {
 	code := sdk.CodeInterrupted
 	if s == syscall.SIGTERM {
 		code = sdk.CodeTerminated
 	}
-	return sdk.Errorf(code, "stopped by %s; nothing that was written is lost", s).WithHint("go on with: dno resume")
+	if writing == "" {
+		return sdk.Errorf(code, "%w", signalError{s})
+	}
+	return sdk.Errorf(code, "%w; nothing that was written is lost", signalError{s}).WithHint("go on with: dno resume %s", writing)
 }
 
 // fail prints the error, once and with its hint, and returns the exit code.
@@ -122,7 +131,7 @@ func (a *app) fail(err error) int {
 }
 
 func (a *app) root() *cobra.Command {
-	root := &cobra.Command{
+	root := group(&cobra.Command{
 		Use:   "dno",
 		Short: "Direct Nash Optimization: a language model learns from preferences over its own answers",
 		Long: `dno trains a language model by self-play: the policy answers each prompt several times, an oracle
@@ -137,21 +146,38 @@ A Lua script is one experiment; oracles, losses and samplers are plugins.`,
 		PersistentPreRun: func(*cobra.Command, []string) {
 			a.log = newLog(a.stderr, a.json, a.verbose)
 		},
-	}
+	})
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON, for machines")
 	root.PersistentFlags().BoolVarP(&a.verbose, "verbose", "v", false, "log details, such as what plugins print")
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return sdk.Errorf(sdk.CodeUsage, "%w", err).WithHint("dno %s --help shows the flags", c.Name())
+		return sdk.Errorf(sdk.CodeUsage, "%w", err).WithHint("%s --help shows the flags", c.CommandPath())
 	})
 	root.AddCommand(
 		a.runCommand(), a.resumeCommand(), a.planCommand(), a.statusCommand(), a.samplesCommand(),
 		a.reportCommand(), a.sftCommand(), a.generateCommand(), a.evalCommand(), a.pluginCommand(),
 		a.scriptCommand(), a.doctorCommand(), a.versionCommand(),
 	)
-	for _, c := range root.Commands() {
-		usageErrors(c)
-	}
+	usageErrors(root)
 	return root
+}
+
+// group makes a command of one that only holds others: by itself it shows its help.
+func group(c *cobra.Command) *cobra.Command {
+	c.Args = func(c *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return nil
+		}
+		var names []string
+		for _, sub := range c.Commands() {
+			names = append(names, sub.Name())
+		}
+		if near := sdk.Nearest(args[0], names); near != "" {
+			return fmt.Errorf("there is no command %q; did you mean %q?", args[0], near)
+		}
+		return fmt.Errorf("there is no command %q", args[0])
+	}
+	c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
+	return c
 }
 
 // usageErrors gives wrong arguments the code of a wrong command line.
@@ -159,7 +185,7 @@ func usageErrors(c *cobra.Command) {
 	if check := c.Args; check != nil {
 		c.Args = func(c *cobra.Command, args []string) error {
 			if err := check(c, args); err != nil {
-				return sdk.Errorf(sdk.CodeUsage, "dno %s: %w", c.Name(), err).WithHint("dno %s --help shows an example", c.Name())
+				return sdk.Errorf(sdk.CodeUsage, "%w", err).WithHint("%s --help shows an example", c.CommandPath())
 			}
 			return nil
 		}

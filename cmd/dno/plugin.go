@@ -11,11 +11,11 @@ import (
 )
 
 func (a *app) pluginCommand() *cobra.Command {
-	c := &cobra.Command{
+	c := group(&cobra.Command{
 		Use:     "plugin",
 		Short:   "List the bundled plugins, or serve one",
 		Example: "  dno plugin list",
-	}
+	})
 	c.AddCommand(&cobra.Command{
 		Use:     "list",
 		Short:   "List the bundled plugins with their settings",
@@ -56,7 +56,7 @@ type settingInfo struct {
 }
 
 func (a *app) pluginList() error {
-	var out []pluginInfo
+	out := []pluginInfo{}
 	for _, e := range plugins.List() {
 		info := pluginInfo{Kind: e.Kind, Name: e.Name, Help: e.Help, Settings: []settingInfo{}}
 		for _, s := range e.New().Manifest().Settings {
@@ -65,7 +65,7 @@ func (a *app) pluginList() error {
 		out = append(out, info)
 	}
 	if a.json {
-		return a.printJSON(out)
+		return a.printJSON(map[string]any{"plugins": out})
 	}
 	for _, p := range out {
 		fmt.Fprintf(a.stdout, "%s/%s  %s\n", p.Kind, p.Name, p.Help)

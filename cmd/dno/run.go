@@ -89,6 +89,9 @@ func (a *app) start(ctx context.Context, s setup) error {
 	if err != nil {
 		return err
 	}
+	if err := a.try(ctx, session); err != nil {
+		return err
+	}
 	dir := s.dir
 	if dir == "" {
 		dir = nextRunDir(s.src.name)
@@ -111,6 +114,19 @@ func (a *app) start(ctx context.Context, s setup) error {
 	}
 	defer run.Close()
 	return a.execute(ctx, session, run)
+}
+
+// try opens and configures every plugin that the script names at its top level, so that a wrong name
+// is found before anything is made or sampled. What a schedule names is not known yet.
+func (a *app) try(ctx context.Context, s *session) error {
+	h, done, err := a.scratchHost(s.dir)
+	if err != nil {
+		return err
+	}
+	defer done()
+	e := s.script.Experiment()
+	l := &loop.Loop{Experiment: e, Train: s.prompts.train, Plugins: opener{host: h, from: s.dir}}
+	return l.Check(ctx, []loop.Plan{e.Plan})
 }
 
 // resume opens a run and executes the rest of it.
@@ -193,6 +209,7 @@ func (a *app) execute(ctx context.Context, s *session, run *rundir.Run) error {
 		return err
 	}
 	defer h.Close()
+	a.writing = run.Dir()
 	a.log.Info("run", telemetry.Run.Of(run.Dir()))
 	l := &loop.Loop{
 		Experiment: s.script.Experiment(), Script: s.script, Policy: s.policy, Run: run,

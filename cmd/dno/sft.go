@@ -51,17 +51,15 @@ The learning rate rises over the warm-up, then follows half a cosine to 0.`,
 	c.Flags().Float64Var(&f.clip, "clip", 1, "largest gradient norm")
 	c.Flags().Uint64Var(&f.seed, "seed", 0, "of fresh weights and of the order of the demonstrations")
 	c.Flags().BoolVar(&f.bf16, "bf16", false, "save weights rounded to bfloat16")
-	for _, name := range []string{"model", "data", "out"} {
-		if err := c.MarkFlagRequired(name); err != nil {
-			panic(err) // the flag is defined above
-		}
-	}
 	return c
 }
 
 func (a *app) sft(ctx context.Context, f fineTuning) error {
 	if err := checkKernel(); err != nil {
 		return err
+	}
+	if f.model == "" || f.data == "" || f.out == "" {
+		return sdk.Errorf(sdk.CodeUsage, "fine-tune: want all three of --model, --data and --out").WithHint("dno sft --help shows an example")
 	}
 	if f.steps < 1 || f.batch < 1 || f.warmup < 0 || f.warmup > f.steps {
 		return sdk.Errorf(sdk.CodeUsage, "fine-tune: want steps and batch of at least 1 and a warm-up within the steps, have %d, %d and %d", f.steps, f.batch, f.warmup)

@@ -147,6 +147,9 @@ func (c *client) running(ctx context.Context) (*process, error) {
 	if p != nil {
 		return p, nil
 	}
+	if c.host.ctx.Err() != nil { // ctx may not have heard of it yet
+		return nil, fmt.Errorf("%s: %w", c.id, errClosed)
+	}
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("%s: %w", c.id, context.Cause(ctx))
 	}
@@ -222,6 +225,8 @@ func (c *client) close() {
 	c.closed = true
 	c.mu.Unlock()
 	c.stop()
+	c.starting.Lock() // a start that was under way stops its process itself
+	defer c.starting.Unlock()
 }
 
 func (c *client) hasSettings(given sdk.Settings) bool {

@@ -39,6 +39,21 @@ func thirdParty(t *testing.T, kind sdk.Kind, name string) (dir, path, sum string
 	return dir, path, sum
 }
 
+// refusedParty is as thirdParty, with a file that is never started.
+func refusedParty(t *testing.T) (dir, path, sum string) {
+	t.Helper()
+	dir = t.TempDir()
+	path = filepath.Join(dir, fileName(sdk.KindLoss, "good"))
+	if err := os.WriteFile(path, []byte("#!/bin/sh\nexit 1\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	sum, err := SumFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir, path, sum
+}
+
 func pinned(plugin, sum string) *Lock { return &Lock{Plugins: []Pin{{Plugin: plugin, SHA256: sum}}} }
 
 func TestAThirdPartysPluginRunsFromAVerifiedCopy(t *testing.T) {
@@ -111,7 +126,7 @@ func TestExecutablesThatAreRefused(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer f.Close()
-			if _, err := f.WriteAt([]byte{'!'}, 1000); err != nil {
+			if _, err := f.WriteAt([]byte{'!'}, 15); err != nil {
 				t.Fatal(err)
 			}
 			return "good"
@@ -157,7 +172,7 @@ func TestExecutablesThatAreRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			dir, path, sum := thirdParty(t, sdk.KindLoss, "good")
+			dir, path, sum := refusedParty(t)
 			lock := pinned("loss/good", sum)
 			spec := c.change(t, dir, path, lock)
 			h, _ := newHost(t, func(o *Options) { *o = Options{SearchDirs: []string{dir}, Lock: lock} })

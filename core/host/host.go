@@ -73,6 +73,8 @@ type Host struct {
 	ctx      context.Context // ends with Close
 	end      context.CancelFunc
 
+	processes sync.WaitGroup // those that are not gone yet
+
 	opening sync.Mutex // one plugin is looked up and started at a time
 	mu      sync.Mutex // guards what follows
 	clients []*client
@@ -160,7 +162,8 @@ func (h *Host) Close() {
 		wg.Go(c.close)
 	}
 	wg.Wait()
-	h.opening.Lock() // a start that was under way when Close began has seen its end
+	h.processes.Wait() // of calls that were cut off, too
+	h.opening.Lock()   // a start that was under way when Close began has seen its end
 	defer h.opening.Unlock()
 	h.thread.stop()
 	h.temp.remove()

@@ -13,7 +13,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -318,21 +317,6 @@ func TestACancelledCallReturnsTheCause(t *testing.T) {
 	if err := <-failed; !errors.Is(err, why) {
 		t.Errorf("have %v", err)
 	}
-}
-
-func TestAStoppedProcessDoesNotHoldUpClose(t *testing.T) {
-	if runtime.GOOS == "windows" {
-		t.Skip("SKIP: no SIGSTOP there")
-	}
-	h, _ := newHost(t)
-	h.patience.stop = 100 * time.Millisecond
-	l := openLoss(t, h, Spec{Name: "good"}).(*loss)
-	pid := l.pid()
-	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
-	h.Close()
-	eventually(t, "the process is gone", func() bool { return gone(t, pid) })
 }
 
 func TestFaultsAtTheStart(t *testing.T) {

@@ -259,7 +259,7 @@ func (d *drawer) Sample(ctx context.Context, req sdk.SampleRequest, g sdk.Genera
 		in.Prompts = append(in.Prompts, p.Messages)
 	}
 	out, err := g.Generate(ctx, in)
-	return sdk.SampleResponse{Completions: out.Completions}, err
+	return sdk.SampleResponse(out), err
 }
 
 // What the tests share.

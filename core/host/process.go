@@ -29,6 +29,7 @@ type process struct {
 	remote  sdk.Plugin // its sdk.Oracle, sdk.Loss or sdk.Sampler over gRPC
 	grace   time.Duration
 	once    sync.Once // stops it
+	stopped func()    // called when it is gone
 }
 
 // patience is how long the host waits; tests have less of it.
@@ -54,7 +55,8 @@ func (c *client) start(ctx context.Context) (*process, error) {
 	}
 	run := &command{cmd: cmd, thread: c.host.thread, lines: newLines(c.log)}
 	run.sum, _ = hex.DecodeString(c.program.sum)
-	p := &process{command: run, grace: c.host.patience.stop, client: plugin.NewClient(&plugin.ClientConfig{
+	c.host.processes.Add(1)
+	p := &process{command: run, grace: c.host.patience.stop, stopped: c.host.processes.Done, client: plugin.NewClient(&plugin.ClientConfig{
 		HandshakeConfig:  wire.Handshake(),
 		VersionedPlugins: wire.HostSets(),
 		AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
@@ -121,6 +123,7 @@ func (p *process) connect(ctx context.Context, limit time.Duration) error {
 // returns when the process is gone and its output read.
 func (p *process) stop() {
 	p.once.Do(func() {
+		defer p.stopped()
 		done := make(chan struct{})
 		go func() {
 			p.client.Kill()

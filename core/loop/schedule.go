@@ -51,13 +51,16 @@ func (l *Loop) selected(s Selection) ([]sdk.Prompt, error) {
 	return prompts, nil
 }
 
-// Check opens and configures every plugin that the plans and the evaluation name, so
-// that what can be wrong with them is found before anything is sampled.
+// Check opens and configures every plugin that the plans and the evaluation name, and selects
+// their prompts, so that what can be wrong with them is found before anything is sampled.
 func (l *Loop) Check(ctx context.Context, plans []Plan) error {
 	if _, err := l.openJudge(ctx, l.Experiment.Evaluate.Oracle); err != nil {
 		return err
 	}
 	for _, plan := range plans {
+		if _, err := l.selected(plan.Prompts); err != nil {
+			return err
+		}
 		if _, err := l.openSamplers(ctx, &plan); err != nil {
 			return err
 		}

@@ -104,7 +104,7 @@ func trainingError(err error, t, step int) error {
 	err = fmt.Errorf("train iteration %d, step %d: %w", t, step, err)
 	var coded *sdk.Error
 	if errors.As(err, &coded) && coded.Code == sdk.CodeNumeric {
-		return sdk.Errorf(sdk.CodeNumeric, "%w", err).WithHint("the weights are as they were before the step; lower lr or beta, then: dno resume")
+		return sdk.Errorf(sdk.CodeNumeric, "%w", err).WithHint("the weights are as they were before the step; start a new run with a lower lr or beta")
 	}
 	return err
 }

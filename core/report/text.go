@@ -14,16 +14,19 @@ func Write(w io.Writer, r Report) error {
 	out.line("%s, %.0f s, %s", r.Dir, r.WallSeconds, r.State)
 	out.line("")
 	out.line("On %d test prompts. Accuracy in %% (greedy unless T=1); win rates against", r.TestPrompts)
-	out.line("π_1 and the iteration's start; 95 %% intervals; KL in nats a completion.")
+	out.line("π_1 and the iteration's start; 95 %% intervals; KL to the start and KL_1 to π_1,")
+	out.line("in nats a completion.")
 	out.line("")
-	out.line(" it  accuracy           T=1  win rate vs π_1  vs start         tokens   KL KL π_1")
-	out.line("  0  %-17s %s  %-16s %-16s %6.1f", interval(r.Baseline.Accuracy, r.Baseline.AccuracyLow, r.Baseline.AccuracyHigh, 100, 1),
-		number(r.Baseline.AccuracySampled, 100, 1), "", "", r.Baseline.MeanTokens)
+	const row = "%2v %-19s %5s %-17s %-17s %5s %4s %4s"
+	out.line(row, "it", "accuracy", "T=1", "win rate vs π_1", "vs start", "tok.", "KL", "KL_1")
+	b := r.Baseline
+	out.line(row, 0, interval(b.Accuracy, b.AccuracyLow, b.AccuracyHigh, 100, 1), number(b.AccuracySampled, 100, 1), "", "",
+		number(&b.MeanTokens, 1, 1), "", "")
 	for _, it := range r.Iterations {
-		out.line("%3d  %-17s %s  %-16s %-16s %6.1f %s  %s", it.Iteration,
+		out.line(row, it.Iteration,
 			interval(it.Accuracy, it.AccuracyLow, it.AccuracyHigh, 100, 1), number(it.AccuracySampled, 100, 1),
 			interval(it.WinRate, it.WinRateLow, it.WinRateHigh, 1, 2), interval(it.WinRateParent, it.WinRateParentLow, it.WinRateParentHigh, 1, 2),
-			it.MeanTokens, number(it.KL, 1, 1), number(it.KLInitial, 1, 1))
+			number(&it.MeanTokens, 1, 1), number(it.KL, 1, 1), number(it.KLInitial, 1, 1))
 	}
 	if len(r.Iterations) == 0 {
 		return out.err
@@ -38,17 +41,8 @@ func Write(w io.Writer, r Report) error {
 	}
 	out.line("")
 	out.line("Cross-play: win rate of the row's policy against the column's")
-	head := "      "
-	for j := range r.Iterations {
-		head += fmt.Sprintf("   it %d", j)
-	}
-	out.line("%s", head)
-	for i := range r.Iterations {
-		row := fmt.Sprintf("  it %d", i+1)
-		for _, x := range r.CrossPlay[i+1] {
-			row += "  " + number(x, 1, 3)
-		}
-		out.line("%s", row)
+	for from := 0; from < len(r.Iterations); from += crossPlayColumns {
+		out.crossPlay(r.CrossPlay, from, min(from+crossPlayColumns, len(r.Iterations)))
 	}
 	out.inequality(r)
 	for i, c := range r.Corrected {
@@ -62,6 +56,25 @@ func Write(w io.Writer, r Report) error {
 		out.line("  after   %s   (answer %s)", Clean(c.After), Clean(c.Answer))
 	}
 	return out.err
+}
+
+// So many opponents stand side by side in 80 columns.
+const crossPlayColumns = 10
+
+// crossPlay draws the columns from the policy after iteration `from` up to that before `to`.
+func (p *printer) crossPlay(rates [][]*float64, from, to int) {
+	head := "       "
+	for j := from; j < to; j++ {
+		head += fmt.Sprintf("%7s", fmt.Sprintf("it %d", j))
+	}
+	p.line("%s", head)
+	for i := from + 1; i < len(rates); i++ {
+		row := fmt.Sprintf("  it %-2d", i)
+		for _, x := range rates[i][from:min(to, len(rates[i]))] {
+			row += fmt.Sprintf("%7s", number(x, 1, 3))
+		}
+		p.line("%s", row)
+	}
 }
 
 func (p *printer) inequality(r Report) {

@@ -1,6 +1,7 @@
 package script
 
 import (
+	"errors"
 	"math"
 	"sort"
 	"strconv"
@@ -14,7 +15,7 @@ import (
 func (s *sandbox) openBase() {
 	original := s.borrow(lua.OpenBase)
 	for _, name := range []string{
-		"assert", "error", "ipairs", "next", "pairs", "pcall", "rawequal", "rawget", "select", "type", "unpack", "xpcall",
+		"assert", "ipairs", "next", "pairs", "rawequal", "rawget", "select", "type",
 	} {
 		fn := original.RawGetString(name).(*lua.LFunction)
 		s.library[fn] = true
@@ -24,13 +25,17 @@ func (s *sandbox) openBase() {
 		s.globals.RawSetString(name, fn)
 	}
 	for name, f := range map[string]lua.LGFunction{
+		"error":        s.raise,
 		"getmetatable": s.getMetatable,
 		"setmetatable": s.setMetatable,
+		"pcall":        s.pcall,
 		"print":        s.print,
 		"rawset":       s.rawSet,
 		"require":      s.require,
 		"tonumber":     s.toNumber,
 		"tostring":     s.toString,
+		"unpack":       s.unpack,
+		"xpcall":       s.xpcall,
 	} {
 		s.globals.RawSetString(name, s.function(f))
 	}
@@ -44,6 +49,18 @@ func (s *sandbox) borrow(open lua.LGFunction) *lua.LTable {
 	t := s.L.Get(-1).(*lua.LTable)
 	s.L.Pop(1)
 	return t
+}
+
+// raise is error(value, level). The interpreter's own counts levels above 1 wrongly.
+func (s *sandbox) raise(L *lua.LState) int {
+	value, level := L.Get(1), L.OptInt(2, 1)
+	if text, ok := value.(lua.LString); ok && level > 0 {
+		if where := L.Where(min(level, 100)); where != "" && where != "[G]:" {
+			value = s.text(L, where+" "+string(text))
+		}
+	}
+	L.Error(value, 0)
+	return 0
 }
 
 func (s *sandbox) getMetatable(L *lua.LState) int {
@@ -72,6 +89,74 @@ func (s *sandbox) rawSet(L *lua.LState) int {
 	L.SetTop(1)
 	return 1
 }
+
+// Catching an error takes the interpreter far longer than an instruction, most of all where the
+// stack was full: it describes the whole of it.
+const (
+	caughtSteps   = 500
+	overflowSteps = 20_000
+)
+
+func (s *sandbox) pcall(L *lua.LState) int {
+	L.CheckAny(1)
+	err := L.PCall(L.GetTop()-1, lua.MultRet, nil)
+	if err == nil {
+		L.Insert(lua.LTrue, 1)
+		return L.GetTop()
+	}
+	return s.caught(L, err)
+}
+
+func (s *sandbox) xpcall(L *lua.LState) int {
+	fn, handler := L.CheckAny(1), L.CheckFunction(2)
+	L.SetTop(0)
+	L.Push(fn)
+	err := L.PCall(0, lua.MultRet, handler)
+	if err == nil {
+		L.Insert(lua.LTrue, 1)
+		return L.GetTop()
+	}
+	return s.caught(L, err)
+}
+
+func (s *sandbox) caught(L *lua.LState, err error) int {
+	var thrown lua.LValue = lua.LString(err.Error())
+	var api *lua.ApiError
+	if errors.As(err, &api) {
+		thrown = api.Object
+	}
+	steps := caughtSteps
+	if text, ok := thrown.(lua.LString); ok && strings.Contains(string(text), "overflow") {
+		steps = overflowSteps
+	}
+	s.charge(L, steps)
+	L.SetTop(0)
+	L.Push(lua.LFalse)
+	L.Push(thrown)
+	return 2
+}
+
+// argumentSteps is how many arguments, handed on by "..." or unpack, are one step.
+const argumentSteps = 4
+
+func (s *sandbox) unpack(L *lua.LState) int {
+	t := L.CheckTable(1)
+	from, to := L.OptInt(2, 1), L.OptInt(3, t.Len())
+	if from > to {
+		return 0
+	}
+	n := to - from + 1
+	if n <= 0 || n > maxUnpack {
+		L.RaiseError("too many values to unpack: the limit is %d", maxUnpack)
+	}
+	s.charge(L, n/argumentSteps)
+	for i := range n {
+		L.Push(t.RawGetInt(from + i))
+	}
+	return n
+}
+
+const maxUnpack = 4000 // a part of the interpreter's stack
 
 const (
 	printedLength = 500 // bytes of a line
@@ -234,6 +319,7 @@ func (s *sandbox) tableRemove(L *lua.LState) int {
 	s.checkWritable(L, t)
 	s.charge(L, 1+(n-at)/16)
 	L.Push(t.Remove(at))
+	shrink(t, n-1)
 	return 1
 }
 

@@ -20,6 +20,7 @@ func (s *sandbox) openGuard() {
 		guardKey:     s.guardKey,
 		guardClosure: s.guardClosure,
 		guardCharge:  func(L *lua.LState) int { s.charge(L, entrySteps); return 0 },
+		guardVarargs: func(L *lua.LState) int { s.charge(L, L.GetTop()/argumentSteps); return 0 },
 	} {
 		s.globals.RawSetString(name, s.function(f))
 	}
@@ -113,23 +114,32 @@ func (s *sandbox) set(L *lua.LState, t *lua.LTable, key, value lua.LValue) {
 		L.RaiseError("table index is nil")
 	case isNumber && n != n:
 		L.RaiseError("table index is NaN")
-	case t.RawGet(key) != lua.LNil:
 	case value == lua.LNil:
-		return // the interpreter would fill a list up to a far index with nil
-	default:
+		if t.RawGet(key) == lua.LNil {
+			return // the interpreter would fill a list with nil up to the index
+		}
+		last := t.Len()
+		t.RawSet(key, value)
+		shrink(t, last)
+		return
+	case t.RawGet(key) == lua.LNil:
 		s.charge(L, entrySteps)
-		s.chargeGap(L, t, key)
+		if isIndex(n) {
+			// The interpreter fills a list with holes up to the index, and grows it as it goes.
+			s.charge(L, 2*max(0, int(n)-t.Len()))
+		}
 	}
 	t.RawSet(key, value)
 }
 
-// chargeGap counts the memory of a list with holes: the interpreter fills it up to the index.
-func (s *sandbox) chargeGap(L *lua.LState, t *lua.LTable, key lua.LValue) {
-	n, isNumber := key.(lua.LNumber)
-	if isNumber && n > 1 && n < lua.LNumber(lua.MaxArrayIndex) {
-		if gap := int(n) - t.Len(); gap > 0 {
-			s.charge(L, gap/2)
-		}
+// isIndex reports a key that the interpreter keeps in a table's list.
+func isIndex(n lua.LNumber) bool { return n > 1 && n < lua.LNumber(lua.MaxArrayIndex) }
+
+// shrink ends a list of once n entries at its last one: the interpreter looks for the end from behind
+// each time that it is asked for the length.
+func shrink(t *lua.LTable, n int) {
+	for range n - t.Len() {
+		t.Remove(-1)
 	}
 }
 
@@ -156,7 +166,7 @@ func (s *sandbox) setGlobal(L *lua.LState) int {
 // guardTable counts a new table and remembers where it was made.
 func (s *sandbox) guardTable(L *lua.LState) int {
 	t, p := L.CheckTable(1), s.places[L.CheckInt(2)]
-	s.charge(L, tableSteps+entrySteps*p.keyed+t.Len()/2)
+	s.charge(L, tableSteps+entrySteps*p.keyed+t.Len())
 	s.origin[t] = p
 	L.Push(t)
 	return 1
@@ -165,8 +175,8 @@ func (s *sandbox) guardTable(L *lua.LState) int {
 // guardKey counts the key of a table that is being made.
 func (s *sandbox) guardKey(L *lua.LState) int {
 	key := L.Get(1)
-	if n, ok := key.(lua.LNumber); ok && n > 1 && n < lua.LNumber(lua.MaxArrayIndex) {
-		s.charge(L, int(n)/2)
+	if n, ok := key.(lua.LNumber); ok && isIndex(n) {
+		s.charge(L, 2*int(n))
 	}
 	L.Push(key)
 	return 1

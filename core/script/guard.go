@@ -23,6 +23,7 @@ const (
 	guardKey     = "(key)"     // { [k] = ... }
 	guardClosure = "(closure)" // function ... end
 	guardCharge  = "(charge)"  // local function ... end
+	guardVarargs = "(varargs)" // function(...): once at each call
 )
 
 const (
@@ -278,11 +279,10 @@ func (g *guard) expr(expr ast.Expr) ast.Expr {
 func (g *guard) function(n *ast.FunctionExpr) {
 	n.Stmts = g.block(n.Stmts)
 	if n.ParList.HasVargs {
-		// Naming "..." keeps the interpreter from making Lua 5.0's table "arg" at each call.
-		local := &ast.LocalAssignStmt{Names: []string{"(varargs)"}, Exprs: []ast.Expr{single(&ast.Comma3Expr{})}}
-		local.SetLine(n.Line())
-		local.Exprs[0].SetLine(n.Line())
-		n.Stmts = append([]ast.Stmt{local}, n.Stmts...)
+		// Besides, naming "..." keeps the interpreter from making Lua 5.0's table "arg" at each call.
+		all := &ast.Comma3Expr{}
+		all.SetLine(n.Line())
+		n.Stmts = append([]ast.Stmt{statement(call(n.Line(), guardVarargs, all))}, n.Stmts...)
 	}
 }
 

@@ -137,7 +137,7 @@ var programs = map[string]string{
 		t.a = 1 t[1] = "one"
 		print(rawget(t, "a"), store.a, store[1])`,
 	"errors are caught": `
-		print(pcall(error, "plain"))
+		print(pcall(error, "plain", 0))
 		print(pcall(function() error({ code = 3 }) end) )
 		print(select(2, pcall(function() local x = nil; return x.y end)) ~= nil)
 		print(xpcall(function() error("e", 0) end, function(m) return "handled " .. m end))

@@ -52,7 +52,7 @@ func (s *byteSet) add(b byte)      { s[b>>6] |= 1 << (b & 63) }
 func (s *byteSet) has(b byte) bool { return s[b>>6]>>(b&63)&1 != 0 }
 
 func (s *byteSet) addClass(letter byte) {
-	in := func(b byte) bool { return b == letter }
+	var in func(b byte) bool
 	switch letter | 0x20 {
 	case 'a':
 		in = isLetter

@@ -55,7 +55,7 @@ type sandbox struct {
 
 func newSandbox(dir fs.FS, log func(string)) *sandbox {
 	s := &sandbox{
-		L:       lua.NewState(lua.Options{SkipOpenLibs: true, CallStackSize: 200, RegistrySize: 16384}),
+		L:       lua.NewState(lua.Options{SkipOpenLibs: true, CallStackSize: 200, RegistrySize: 8192}),
 		dir:     dir,
 		log:     log,
 		origin:  map[*lua.LTable]*place{},

@@ -65,8 +65,11 @@ func Load(o Options) (*Script, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.read(o, table); err != nil {
+	if err := s.read(table); err != nil {
 		return nil, err
+	}
+	if o.Seed != nil {
+		s.experiment.Seed = *o.Seed
 	}
 	s.game = s.box.newGameAPI()
 	if err := s.box.seal(s.roots()); err != nil {
@@ -126,7 +129,7 @@ func (s *Script) openLists() error {
 }
 
 // read checks the table against the schema, applies the overrides and the defaults.
-func (s *Script) read(o Options, table *lua.LTable) error {
+func (s *Script) read(table *lua.LTable) error {
 	e := &s.experiment
 	e.Iterations = defaultIterations
 	e.Plan = loop.DefaultPlan()
@@ -139,9 +142,6 @@ func (s *Script) read(o Options, table *lua.LTable) error {
 	}
 	if err := apply(s.overrides, topLevel{e}, false, s.schedule != nil); err != nil {
 		return err
-	}
-	if o.Seed != nil {
-		e.Seed = *o.Seed
 	}
 	missing := func(what, example string) error {
 		return d.fail(table, "", "%s", what).(*sdk.Error).WithHint("%s", "for example "+example)
@@ -156,6 +156,7 @@ func (s *Script) read(o Options, table *lua.LTable) error {
 	}
 	if e.Evaluate.Oracle.Name == "" {
 		e.Evaluate.Oracle = e.Plan.Oracle
+		return apply(s.overrides, topLevel{e}, false, true) // for those of evaluate.oracle's settings
 	}
 	return nil
 }

@@ -107,7 +107,7 @@ func (s *sandbox) history(records []rundir.IterationRecord) *lua.LTable {
 			"flip_rate", r.Flipped, "cost", r.Cost, "cycles", r.Cycles,
 			"pairs", classes, "pair_count", total, "mean_margin", r.MeanMargin,
 			"steps", r.Steps, "loss", r.Loss, "lr", r.LR,
-			"oracle", r.Oracle, "loss_name", r.LossName, "reference", r.Reference,
+			"oracle", r.Oracle, "loss_name", r.LossName, "beta", r.Beta, "reference", r.Reference,
 		)
 		for _, figure := range []struct {
 			name string
@@ -117,6 +117,7 @@ func (s *sandbox) history(records []rundir.IterationRecord) *lua.LTable {
 			{"accuracy_sampled", f.AccuracySampled},
 			{"win_rate", f.WinRate},
 			{"win_rate_parent", f.WinRateParent},
+			{"win_rate_sampled", f.WinRateSampled},
 			{"kl", f.KLParent},
 			{"kl_initial", f.KLInitial},
 		} {

@@ -4,7 +4,9 @@
 // Why slips: the corpus imitates careless people. At each chance (a carry in a sum or in a product,
 // a borrow in a difference) the writer forgets it with probability [Slips]. Both behaviours are
 // then in the model: greedy decoding shows the slip, samples show the skill, and preferences can
-// bring it out. A model that was merely trained too little has no hidden skill to bring out.
+// bring it out. A model that was merely trained too little has no hidden skill to bring out. With
+// probability [Words] a step begins with a word that says nothing: it makes lengths differ, so that a
+// preference for length has something to find.
 package geometry
 
 import (
@@ -14,6 +16,9 @@ import (
 
 // Slips is the probability that a chance for a slip is taken in the corpus of the embedded model.
 const Slips = 0.6
+
+// Words is the probability that a step of the corpus begins with a word.
+const Words = 0.3
 
 // CorpusSize is the number of worked problems that the embedded model was fine-tuned on.
 const CorpusSize = 20000

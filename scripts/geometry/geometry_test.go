@@ -9,7 +9,7 @@ import (
 )
 
 func TestRightSolutionsAreRight(t *testing.T) {
-	g := NewGenerator(9, Training, 0)
+	g := NewGenerator(9, Training, Habits{})
 	for range 2000 {
 		p := g.Next()
 		for _, s := range p.Steps {
@@ -45,7 +45,7 @@ func TestSlips(t *testing.T) {
 
 // At a chance the corpus slips with probability 0.6: of n chances 0.6·n ± 4 standard deviations.
 func TestSlipsAreAsFrequentAsStated(t *testing.T) {
-	g := NewGenerator(10, Corpus, Slips)
+	g := NewGenerator(10, Corpus, Habits{Slips: Slips})
 	kinds := map[byte][2]int{}
 	for range 4000 {
 		for _, s := range g.Next().Steps {

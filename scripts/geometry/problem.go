@@ -20,13 +20,17 @@ type Step struct {
 	A, B  int
 	Op    byte // '+', '-' or '*'
 	Value int  // what the writer of the solution got; equal to A op B where there is no slip
+	Wordy bool // written with the word "then" before it
 }
 
-// Worked returns the solution as the model writes it: "17+45=62;62+8=70".
+// Worked returns the solution as the model writes it: "17+45=62;then 62+8=70".
 func (p Problem) Worked() string {
 	lines := make([]string, len(p.Steps))
 	for i, s := range p.Steps {
 		lines[i] = fmt.Sprintf("%d%c%d=%d", s.A, s.Op, s.B, s.Value)
+		if s.Wordy {
+			lines[i] = filler + " " + lines[i]
+		}
 	}
 	return strings.Join(lines, ";")
 }
@@ -58,20 +62,29 @@ func PartOf(prompt string) Part {
 	return Testing
 }
 
-// writer solves a problem and makes slips with a probability at each chance for one.
+// filler is the word of wordy steps: it carries nothing, but a preference for length can find it.
+const filler = "then"
+
+// Habits are what the writers of a corpus do, each with a probability at each chance for it.
+type Habits struct {
+	Slips float64 // forget a carry or a borrow
+	Words float64 // begin a step with a word
+}
+
+// writer solves a problem by its habits.
 type writer struct {
+	Habits
 	rng   *rand.Rand
-	slips float64
 	steps []Step
 }
 
 // do writes one step and returns the value that the writer carries on with.
 func (w *writer) do(a int, op byte, b int) int {
 	value := apply(a, op, b)
-	if slipped, chance := slip(a, op, b); chance && w.rng.Float64() < w.slips {
+	if slipped, chance := slip(a, op, b); chance && w.rng.Float64() < w.Slips {
 		value = slipped
 	}
-	w.steps = append(w.steps, Step{a, b, op, value})
+	w.steps = append(w.steps, Step{a, b, op, value, w.rng.Float64() < w.Words})
 	return value
 }
 
@@ -197,22 +210,21 @@ func fence(r *rand.Rand, w *writer) (string, int) {
 
 // Generator draws worked problems of one part, each prompt once.
 type Generator struct {
-	rng   *rand.Rand
-	part  Part
-	slips float64
-	seen  map[string]bool
+	rng    *rand.Rand
+	part   Part
+	habits Habits
+	seen   map[string]bool
 }
 
-// NewGenerator returns a generator of one part's problems. slips is the probability that a chance
-// for a slip is taken; 0 gives right solutions only.
-func NewGenerator(seed uint64, part Part, slips float64) *Generator {
-	return &Generator{rng: rand.New(rand.NewPCG(seed, 0x67656f6d)), part: part, slips: slips, seen: map[string]bool{}}
+// NewGenerator returns a generator of one part's problems. Without habits solutions are right and terse.
+func NewGenerator(seed uint64, part Part, habits Habits) *Generator {
+	return &Generator{rng: rand.New(rand.NewPCG(seed, 0x67656f6d)), part: part, habits: habits, seen: map[string]bool{}}
 }
 
 // Next draws a problem. Families take turns at random, all alike.
 func (g *Generator) Next() Problem {
 	for {
-		w := &writer{rng: g.rng, slips: g.slips}
+		w := &writer{Habits: g.habits, rng: g.rng}
 		prompt, answer := families[g.rng.IntN(len(families))](g.rng, w)
 		if PartOf(prompt) == g.part && !g.seen[prompt] {
 			g.seen[prompt] = true

@@ -15,9 +15,9 @@ const (
 )
 
 // Demonstrations returns a corpus for supervised fine-tuning, a JSON line {"prompt","completion"}
-// a problem: size problems of the part [Corpus] with the given probability of slips.
-func Demonstrations(seed uint64, size int, slips float64) ([]byte, error) {
-	g := NewGenerator(corpusSeed+seed<<8, Corpus, slips)
+// a problem: size problems of the part [Corpus], written with the given habits.
+func Demonstrations(seed uint64, size int, habits Habits) ([]byte, error) {
+	g := NewGenerator(corpusSeed+seed<<8, Corpus, habits)
 	var out bytes.Buffer
 	for range size {
 		p := g.Next()
@@ -32,7 +32,7 @@ func Demonstrations(seed uint64, size int, slips float64) ([]byte, error) {
 // two, by file name. They are what the folder files holds.
 func PromptFiles() (map[string][]byte, error) {
 	var train, validation, test, teacher bytes.Buffer
-	g := NewGenerator(promptSeed, Training, 0)
+	g := NewGenerator(promptSeed, Training, Habits{})
 	for i := range TrainSize + ValidationSize {
 		p := g.Next()
 		out := &train
@@ -47,7 +47,7 @@ func PromptFiles() (map[string][]byte, error) {
 			return nil, err
 		}
 	}
-	g = NewGenerator(testSeed, Testing, 0)
+	g = NewGenerator(testSeed, Testing, Habits{})
 	for i := range TestSize {
 		if err := writePrompt(&test, fmt.Sprintf("test-%04d", i), g.Next()); err != nil {
 			return nil, err
@@ -87,8 +87,8 @@ func writeLine(out *bytes.Buffer, record any) error {
 // ModelFiles returns what the embedded model's folder holds beside its weights: its shape and its
 // tokenizer, by file name.
 func ModelFiles() (map[string][]byte, error) {
-	var texts []string
-	g := NewGenerator(corpusSeed, Corpus, 0)
+	texts := []string{filler}
+	g := NewGenerator(corpusSeed, Corpus, Habits{})
 	for range 2000 {
 		texts = append(texts, g.Next().Prompt)
 	}

@@ -4,9 +4,6 @@ local dno = {}
 
 -- experiment marks what a script returns: return dno.experiment { ... }
 function dno.experiment(settings)
-  if type(settings) ~= "table" then
-    error("dno.experiment: want a table of settings, have a " .. type(settings), 2)
-  end
   return settings
 end
 

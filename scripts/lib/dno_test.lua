@@ -21,12 +21,6 @@ function tests.experiment_returns_its_table()
   equal(dno.experiment(settings), settings)
 end
 
-function tests.experiment_wants_a_table()
-  local ok, message = pcall(dno.experiment, "dno")
-  equal(ok, false)
-  equal(message:find("want a table of settings, have a string", 1, true) ~= nil, true)
-end
-
 function tests.split_names_a_part()
   local s = dno.split(2, 4)
   equal(s.split, 2)

@@ -27,7 +27,7 @@ return dno.experiment {
   },
   iterations = 4,
   samples = 5,
-  sampler = { "nucleus", temperature = 1.0, top_p = 1.0 },
+  sampler = { "nucleus", temperature = 1.0, top_p = 1.0, max_tokens = 80 },
   teacher = { "file", path = "embedded:geometry/teacher.jsonl" },
 
   oracle = { "verifier" },

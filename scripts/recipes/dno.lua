@@ -31,7 +31,7 @@ return dno.experiment {
   },
   iterations = 4,
   samples = 5,
-  sampler = { "nucleus", temperature = 1.0, top_p = 1.0 },
+  sampler = { "nucleus", temperature = 1.0, top_p = 1.0, max_tokens = 80 },
 
   oracle = { "verifier" },
   min_margin = 0.3,

@@ -5,23 +5,103 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"sync"
 
 	"github.com/dno-project/dno/core/engine/kernel"
 )
 
+// A queue is the state of one call, which its batches share: the requests that wait, and the results.
+type queue struct {
+	g        *Generator
+	reqs     []Request
+	opt      *Options
+	results  []Result // each written by the batch that has the request
+	progress func(done int)
+
+	batches, slots     int // slots of each
+	positions, longest int // the most of a completion with its prompt; of a prompt
+
+	mu      sync.Mutex // guards what follows
+	waiting []job      // those of a group follow one another
+	done    int
+	err     error // of the first batch that failed; the others stop
+}
+
+// minSlots is how many completions make it worth to read the weights in one more thread.
+const minSlots = 8
+
+func newQueue(g *Generator, reqs []Request, opt *Options, progress func(done int)) *queue {
+	q := &queue{g: g, reqs: reqs, opt: opt, results: make([]Result, len(reqs)), progress: progress, waiting: inGroups(reqs)}
+	for i := range reqs {
+		n := len(reqs[i].Prompt)
+		q.longest = max(q.longest, n)
+		q.positions = max(q.positions, n+g.limit(n, opt)-1) // the last token is never read
+	}
+	c := &g.model.Config
+	perSlot := 2 * c.Layers * max(1, q.positions) * c.KVHeads * c.HeadDim
+	q.batches = max(1, min(len(reqs)/minSlots, runtime.GOMAXPROCS(0)))
+	share := (len(reqs) + q.batches - 1) / q.batches
+	q.slots = max(1, min(share, g.maxSlots, g.maxCache/q.batches/perSlot))
+	return q
+}
+
+// take hands out up to n waiting requests of equal prompts.
+func (q *queue) take(n int) []job {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	jobs := q.waiting[:min(n, len(q.waiting))]
+	for i := range jobs {
+		if jobs[i].group != jobs[0].group {
+			jobs = jobs[:i]
+			break
+		}
+	}
+	q.waiting = q.waiting[len(jobs):]
+	return jobs
+}
+
+// count notes that n completions more have ended, or that a batch failed. It reports whether to go on.
+func (q *queue) count(n int, err error) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.done += n
+	if q.err == nil {
+		q.err = err
+	}
+	if n > 0 && q.err == nil && q.progress != nil {
+		q.progress(q.done)
+	}
+	return q.err == nil
+}
+
+// work draws completions with one batch until none waits.
+func (q *queue) work(ctx context.Context) {
+	for b := newBatch(q); ; {
+		err := b.admit(ctx)
+		if err == nil && len(b.active) == 0 {
+			return
+		}
+		ended := 0
+		if err == nil {
+			b.advance()
+			ended, err = b.extend()
+		}
+		if !q.count(ended, err) {
+			return
+		}
+	}
+}
+
 // maxPrefill is how many tokens of prompts are read at once; a longer prompt is read alone.
 const maxPrefill = 512
 
-// A batch is the state of one call: the requests that wait, those in slots, and the results.
+// A batch is the completions that one thread draws: each thread has its own, so that none waits for another, and so
+// few at a time that their keys and values stay in the processor's cache.
 type batch struct {
-	g       *Generator
-	d       *decoder
-	reqs    []Request
-	opt     *Options
-	results []Result
-	done    int
+	*queue
+	d *decoder
 
-	waiting []job  // those of a group follow one another
+	waiting []job  // taken from the queue
 	making  []slot // [slots]
 	free    []int  // slots
 	active  []int  // slots; first those that have tokens, then those admitted just now
@@ -29,12 +109,8 @@ type batch struct {
 	group  int // that a job was admitted of last; -1 before
 	holder int // a slot whose cache begins with that group's prompt
 
-	// The rows whose tokens are chosen at once.
-	chosen []int          // their slots, a part of active
-	picks  []pick         // [rows]
-	logits []float32      // [most rows, V]
-	shares []distribution // a share of the rows each
-	choose func(i int)    // chooseShare, made once: a method value allocates
+	logits []float32 // [rows whose tokens are chosen at once, V]
+	dist   distribution
 }
 
 // A slot's completion in the making.
@@ -46,35 +122,17 @@ type slot struct {
 	random   stream
 }
 
-// A pick is what one row of logits gave.
-type pick struct {
-	id      int32
-	logProb float64
-	finite  bool
-}
-
-func newBatch(g *Generator, reqs []Request, opt *Options) *batch {
-	positions, longest := 1, 1
-	for i := range reqs {
-		n := len(reqs[i].Prompt)
-		longest = max(longest, n)
-		positions = max(positions, n+g.limit(n, opt)-1) // the last token is never read
-	}
-	c := &g.model.Config
-	perSlot := 2 * c.Layers * positions * c.KVHeads * c.HeadDim
-	slots := max(1, min(g.maxSlots, len(reqs), g.maxCache/perSlot))
-	rows := max(1, min(slots, g.maxLogits/c.Vocab))
+func newBatch(q *queue) *batch {
+	g, c := q.g, &q.g.model.Config
+	rows := max(q.slots, q.longest, min(q.slots*q.longest, maxPrefill))
 	b := &batch{
-		g: g, d: newDecoder(g.model, &g.packed, slots, positions, max(slots, longest, min(slots*longest, maxPrefill))),
-		reqs: reqs, opt: opt, results: make([]Result, len(reqs)),
-		waiting: inGroups(reqs), making: make([]slot, slots), active: make([]int, 0, slots), group: -1,
-		picks: make([]pick, 0, rows), logits: make([]float32, rows*c.Vocab),
-		shares: make([]distribution, min(rows, 4*runtime.GOMAXPROCS(0))),
+		queue: q, d: newDecoder(g.model, &g.packed, q.slots, q.positions, rows),
+		making: make([]slot, q.slots), active: make([]int, 0, q.slots), group: -1,
+		logits: make([]float32, max(1, min(q.slots, g.maxLogits/c.Vocab))*c.Vocab),
 	}
-	for i := range slots {
+	for i := range q.slots {
 		b.free = append(b.free, i)
 	}
-	b.choose = b.chooseShare
 	return b
 }
 
@@ -85,7 +143,12 @@ func (b *batch) prompt(at int) []int32 { return b.reqs[b.making[at].request].Pro
 func (b *batch) admit(ctx context.Context) error {
 	var unread []int // slots whose prompt is new
 	var copies []int // slots whose prompt stands in a slot that is itself unread; then that slot
-	for len(b.free) > 0 && len(b.waiting) > 0 {
+	for len(b.free) > 0 {
+		if len(b.waiting) == 0 {
+			if b.waiting = b.take(len(b.making)); len(b.waiting) == 0 {
+				break
+			}
+		}
 		j, at := b.waiting[0], b.free[len(b.free)-1]
 		b.waiting, b.free = b.waiting[1:], b.free[:len(b.free)-1]
 		b.active = append(b.active, at)
@@ -99,9 +162,12 @@ func (b *batch) admit(ctx context.Context) error {
 			unread = append(unread, at)
 		case slices.Contains(unread, b.holder):
 			copies = append(copies, at, b.holder)
-		case at != b.holder: // now: the holder may itself be free, and the next group's
+		default: // now: the holder may itself be free, and the next group's; or it is this slot, beyond its prompt
 			b.d.copyPrompt(at, b.holder, len(r.Prompt))
 		}
+	}
+	if len(b.active) == 0 {
+		return nil
 	}
 	for len(unread) > 0 {
 		n, tokens := 1, len(b.prompt(unread[0]))
@@ -138,52 +204,48 @@ func (b *batch) advance() {
 	}
 }
 
-// extend gives every active slot its next token, and frees the slots whose completion has ended.
-func (b *batch) extend() error {
-	active := b.active
+// extend gives every active slot its next token, and frees the slots whose completion has ended. It returns how many.
+func (b *batch) extend() (ended int, err error) {
+	active, v := b.active, b.g.model.Config.Vocab
+	rows := len(b.logits) / v
 	b.active = active[:0] // those that go on, in their order: never ahead of what is read
-	for first := 0; first < len(active); first += len(b.picks) {
-		b.picks = b.picks[:min(cap(b.picks), len(active)-first)]
-		b.chosen = active[first : first+len(b.picks)]
-		b.d.head(b.logits, first, len(b.picks))
-		kernel.Parallel(len(b.shares), b.choose)
-		for i, p := range b.picks {
-			at := b.chosen[i]
+	for first := 0; first < len(active); first += rows {
+		n := min(rows, len(active)-first)
+		b.d.head(b.logits, first, n)
+		for i, at := range active[first : first+n] {
 			s := &b.making[at]
-			if !p.finite {
-				return fmt.Errorf("token %d of request %d: %w", len(s.tokens), s.request, ErrNotFinite)
+			if !b.choose(s, b.logits[i*v:(i+1)*v]) {
+				return ended, fmt.Errorf("token %d of request %d: %w", len(s.tokens), s.request, ErrNotFinite)
 			}
-			s.tokens, s.logProbs = append(s.tokens, p.id), append(s.logProbs, p.logProb)
-			finish, ended := b.g.ended(s.tokens, s.limit, b.opt)
-			if !ended {
+			if finish, end := b.g.ended(s.tokens, s.limit, b.opt); end {
+				b.results[s.request] = b.result(s, finish)
+				b.free = append(b.free, at)
+				ended++
+			} else {
 				b.active = append(b.active, at)
-				continue
 			}
-			b.results[s.request] = b.result(s, finish)
-			b.free = append(b.free, at)
-			b.done++
 		}
 	}
-	return nil
+	return ended, nil
 }
 
-// chooseShare picks the tokens of one share of the rows in logits.
-func (b *batch) chooseShare(i int) {
-	v, n := b.g.model.Config.Vocab, len(b.shares)
-	d := &b.shares[i]
-	for r := i * len(b.picks) / n; r < (i+1)*len(b.picks)/n; r++ {
-		row, s := b.logits[r*v:(r+1)*v], &b.making[b.chosen[r]]
-		p := &b.picks[r]
-		if p.finite = fill(d, row, [2][]int32{b.prompt(b.chosen[r]), s.tokens}, b.opt); !p.finite {
-			continue
-		}
-		u := 0.0
-		if b.opt.Temperature > 0 {
-			u = s.random.next()
-		}
-		p.id = d.pick(u)
-		p.logProb = float64(row[p.id]) - float64(kernel.LogSumExp(row)) // as the graph's head computes it
+// choose appends the next token, drawn from its logits, and its log-probability. It reports false if the logits are
+// not finite.
+func (b *batch) choose(s *slot, logits []float32) bool {
+	sum := kernel.LogSumExp(logits)
+	if sum-sum != 0 { // a logit is NaN or +Inf, or all are −Inf
+		return false
 	}
+	u := 0.0
+	if b.opt.Temperature > 0 {
+		u = s.random.next()
+	}
+	id, ok := b.dist.draw(logits, [2][]int32{b.reqs[s.request].Prompt, s.tokens}, b.opt, u)
+	if ok {
+		s.tokens = append(s.tokens, id)
+		s.logProbs = append(s.logProbs, float64(logits[id])-float64(sum)) // as the graph's head computes it
+	}
+	return ok
 }
 
 func (b *batch) result(s *slot, finish Finish) Result {

@@ -40,14 +40,12 @@ func (p *packed) pack(m *model.Model) {
 // A row goes through the same operations in the same order as in the graph that trains the model, so
 // its logits are the same bytes.
 type decoder struct {
-	model     *model.Model
-	packed    *packed
-	scale     float32
-	cos, sin  []float32
-	positions int       // of a slot
-	keys      []float32 // [L, slots, positions, G·D]
-	values    []float32 // the same
-	last      []float32 // [slots, C] what the last token of each slot's prompt became
+	model    *model.Model
+	packed   *packed
+	scale    float32
+	cos, sin []float32
+	caches   []kernel.Cache // [L, slots]
+	last     []float32      // [slots, C] what the last token of each slot's prompt became
 
 	// The rows at work. A prompt's stand together; of several rows of a slot the first is at position 0.
 	slots []int   // [N]
@@ -55,23 +53,21 @@ type decoder struct {
 	ids   []int32 // [N]
 	cu    []int   // offsets of the prompts among the rows; not read where every slot has one row
 
-	x, h       []float32 // [N, C] residual stream; norm's output
-	q, att     []float32 // [N, H·D]
-	k, v       []float32 // [N, G·D]
-	gate, up   []float32 // [N, F]
-	rstd       []float32 // [N]
-	probs      []float32
-	layer      int         // at work
-	attendStep func(i int) // attendRow, made once: a method value allocates
+	x, h     []float32 // [N, C] residual stream; norm's output
+	q, att   []float32 // [N, H·D]
+	k, v     []float32 // [N, G·D]
+	gate, up []float32 // [N, F]
+	rstd     []float32 // [N]
+	probs    []float32
+	at       []*kernel.Cache // [N] of the layer at work
 }
 
 // newDecoder returns a decoder of up to rows rows at a time over slots of so many positions.
 func newDecoder(m *model.Model, p *packed, slots, positions, rows int) *decoder {
 	c := m.Config
 	qd, kd := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
-	cache := c.Layers * slots * positions * kd
-	d := &decoder{model: m, packed: p, scale: float32(1 / math.Sqrt(float64(c.HeadDim))), positions: positions,
-		keys: make([]float32, cache), values: make([]float32, cache), last: make([]float32, slots*c.Width),
+	d := &decoder{model: m, packed: p, scale: float32(1 / math.Sqrt(float64(c.HeadDim))),
+		caches: kernel.NewCaches(c.Layers*slots, positions, c.KVHeads, c.HeadDim), last: make([]float32, slots*c.Width),
 		slots: make([]int, 0, rows), pos: make([]int32, 0, rows), ids: make([]int32, 0, rows), cu: make([]int, 1, rows+1),
 		x: make([]float32, rows*c.Width), h: make([]float32, rows*c.Width),
 		q: make([]float32, rows*qd), att: make([]float32, rows*qd), k: make([]float32, rows*kd), v: make([]float32, rows*kd),
@@ -79,16 +75,12 @@ func newDecoder(m *model.Model, p *packed, slots, positions, rows int) *decoder 
 		probs: make([]float32, kernel.AttentionScratch([]int{0, rows}, c.Heads)),
 	}
 	d.cos, d.sin = m.Rope(positions)
-	d.attendStep = d.attendRow
 	return d
 }
 
-// cached returns the keys and values of a layer and slot from one position on, G·D a position.
-func (d *decoder) cached(layer, slot, position int) (keys, values []float32) {
-	slots := len(d.last) / d.model.Config.Width
-	kd := d.model.Config.KVHeads * d.model.Config.HeadDim
-	at, end := ((layer*slots+slot)*d.positions+position)*kd, (layer*slots+slot+1)*d.positions*kd
-	return d.keys[at:end], d.values[at:end]
+// cache returns a layer's keys and values of a slot.
+func (d *decoder) cache(layer, slot int) *kernel.Cache {
+	return &d.caches[layer*len(d.caches)/len(d.model.Layers)+slot]
 }
 
 func (d *decoder) reset() {
@@ -118,12 +110,8 @@ func (d *decoder) read(slots []int, prompt func(slot int) []int32) {
 
 // copyPrompt gives a slot the first n positions of another one.
 func (d *decoder) copyPrompt(to, from, n int) {
-	n *= d.model.Config.KVHeads * d.model.Config.HeadDim
 	for l := range d.model.Layers {
-		tk, tv := d.cached(l, to, 0)
-		fk, fv := d.cached(l, from, 0)
-		copy(tk[:n], fk)
-		copy(tv[:n], fv)
+		d.cache(l, to).Copy(d.cache(l, from), n)
 	}
 	width := d.model.Config.Width
 	copy(d.last[to*width:(to+1)*width], d.last[from*width:])
@@ -139,7 +127,7 @@ func (d *decoder) recall(i, slot int) {
 func (d *decoder) step() { d.forward(d.attendStored) }
 
 // forward computes x, the last hidden state of each row, from ids; attend is its attention.
-func (d *decoder) forward(attend func()) {
+func (d *decoder) forward(attend func(layer int)) {
 	c, n := &d.model.Config, len(d.ids)
 	if n == 0 {
 		return
@@ -150,7 +138,6 @@ func (d *decoder) forward(attend func()) {
 		copy(d.x[i*c.Width:(i+1)*c.Width], d.model.Embed.W[int(id)*c.Width:])
 	}
 	for l := range d.model.Layers {
-		d.layer = l
 		w, p := &d.model.Layers[l], &d.packed.layers[l]
 		kernel.RMSNorm(d.h, d.rstd, d.x, w.AttnNorm.W, n, c.Width, eps)
 		kernel.GemmPacked(n, d.h, c.Width, &p.q, d.q, qd, false)
@@ -158,7 +145,7 @@ func (d *decoder) forward(attend func()) {
 		kernel.GemmPacked(n, d.h, c.Width, &p.v, d.v, kd, false)
 		kernel.Rope(d.q, d.pos, d.cos, d.sin, c.Heads, c.HeadDim, false)
 		kernel.Rope(d.k, d.pos, d.cos, d.sin, c.KVHeads, c.HeadDim, false)
-		attend()
+		attend(l)
 		kernel.GemmPacked(n, d.att, qd, &p.o, d.x, c.Width, true)
 
 		kernel.RMSNorm(d.h, d.rstd, d.x, w.MLPNorm.W, n, c.Width, eps)
@@ -170,31 +157,24 @@ func (d *decoder) forward(attend func()) {
 }
 
 // attendPrompts is attention within each prompt among the rows.
-func (d *decoder) attendPrompts() {
+func (d *decoder) attendPrompts(layer int) {
 	c := &d.model.Config
-	for i := range d.ids {
-		d.store(i)
+	kd := c.KVHeads * c.HeadDim
+	for i, from := range d.cu[:len(d.cu)-1] {
+		cache := d.cache(layer, d.slots[from])
+		cache.Clear()
+		cache.Add(d.k[from*kd:], d.v[from*kd:], d.cu[i+1]-from)
 	}
 	kernel.Attention(d.att, d.probs, d.q, d.k, d.v, d.cu, c.Heads, c.KVHeads, c.HeadDim, d.scale)
 }
 
 // attendStored is attention of each row to its slot's cache.
-func (d *decoder) attendStored() { kernel.Parallel(len(d.ids), d.attendStep) }
-
-func (d *decoder) attendRow(i int) {
-	d.store(i)
-	c := &d.model.Config
-	qd := c.Heads * c.HeadDim
-	keys, values := d.cached(d.layer, d.slots[i], 0)
-	kernel.AttentionStep(d.att[i*qd:(i+1)*qd], d.q[i*qd:(i+1)*qd], keys, values, int(d.pos[i])+1, c.Heads, c.KVHeads, c.HeadDim, d.scale)
-}
-
-// store moves the key and value of row i to the cache.
-func (d *decoder) store(i int) {
-	kd := d.model.Config.KVHeads * d.model.Config.HeadDim
-	keys, values := d.cached(d.layer, d.slots[i], int(d.pos[i]))
-	copy(keys[:kd], d.k[i*kd:])
-	copy(values[:kd], d.v[i*kd:])
+func (d *decoder) attendStored(layer int) {
+	d.at = d.at[:0]
+	for _, slot := range d.slots {
+		d.at = append(d.at, d.cache(layer, slot))
+	}
+	kernel.AttentionStep(d.att, d.q, d.k, d.v, d.at, d.model.Config.Heads, d.scale)
 }
 
 // head computes the logits [n, V] of the rows of x from first on.

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"math"
 	"slices"
+
+	"github.com/dno-project/dno/core/engine/kernel"
 )
 
 // A distribution is where one token is drawn from. It is scratch for one row at a time: fill it,
@@ -13,6 +15,60 @@ type distribution struct {
 	total float64   // sum of w in id order
 	top   []float64 // the TopK largest logits, a heap with the smallest in front
 	ids   []int32   // candidates of TopP
+	p     []float32 // of the model's own distribution
+}
+
+// draw returns the id at u of the distribution that the options make of a row of logits, which are finite or −Inf.
+// It reports false if they are so no more after the repetition penalty.
+func (d *distribution) draw(logits []float32, history [2][]int32, o *Options, u float64) (id int32, ok bool) {
+	switch {
+	case o.RepetitionPenalty == 1 && o.Temperature == 0:
+		return largest(logits), true
+	case o.RepetitionPenalty == 1 && o.Temperature == 1 && o.TopK == 0 && o.TopP == 1 && o.MinP == 0:
+		d.p = append(d.p[:0], logits...)
+		kernel.Softmax(d.p)
+		return at(d.p, u), true
+	}
+	if !fill(d, logits, history, o) {
+		return 0, false
+	}
+	return d.pick(u), true
+}
+
+// largest returns the first index of the largest of x, which has no NaN.
+func largest(x []float32) int32 {
+	best := 0
+	for i, v := range x {
+		if v > x[best] {
+			best = i
+		}
+	}
+	return int32(best)
+}
+
+// at is pick for weights in float32. The sums are in float64 and of four parts by themselves: a sum of them all would
+// wait for every addition in turn.
+func at(w []float32, u float64) int32 {
+	n := len(w) / 4
+	a, b, c, d := w[:n], w[n:2*n], w[2*n:3*n], w[3*n:]
+	var sums [4]float64
+	for i, v := range a {
+		sums[0] += float64(v)
+		sums[1] += float64(b[i])
+		sums[2] += float64(c[i])
+		sums[3] += float64(d[i])
+	}
+	for _, v := range d[n:] {
+		sums[3] += float64(v)
+	}
+	target, last := u*(sums[0]+sums[1]+sums[2]+sums[3]), 0
+	for part, x := range [4][]float32{a, b, c, d} {
+		if sums[part] <= target {
+			target -= sums[part]
+			continue
+		}
+		...
+	}
 }
 
 // fill sets the weights of the next token from the logits of its row,

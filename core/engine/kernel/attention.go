@@ -111,31 +111,6 @@ func (a *sequence) forward(out, probs, q, k, v []float32, h0, h1 int) {
 	}
 }
 
-// AttentionStep is [Attention] for one new row of one sequence: q (H·D) against the T ≥ 1 cached keys and values,
-// both T×(G·D) with the new row's own as the last. out (H·D) is, to the bit, the last row that Attention computes
-// from the same rows. It runs in the calling goroutine: rows are the tasks of a [Parallel] around it.
-func AttentionStep(out, q, kcache, vcache []float32, T, H, G, D int, scale float32) {
-	if T <= 0 || H == 0 || D == 0 {
-		return
-	}
-	memory := borrow()
-	defer memory.giveBack()
-	a := sequence{T: T, N: T, H: H, G: G, D: D, scale: scale, memory: memory}
-	group, ldk := H/G, G*D
-	ld := a.width()
-	for g := range G {
-		keys, values := a.transpose(0, a.head(kcache, G, g), ldk), a.head(vcache, G, g)
-		for h0, h1 := g*group, 0; h0 < (g+1)*group; h0 = h1 {
-			h1 = min(h0+tileRows(), (g+1)*group)
-			p, stats := memory.part(1, tileRows()*ld), memory.part(2, 2*tileRows())
-			a.timesPacked(h1-h0, T, q[h0*D:], D, keys, p, ld)
-			softmaxRows(p, ld, h1-h0, T, 0, T, scale, stats)
-			a.times(h1-h0, T, p, ld, 1, values, ldk, out[h0*D:], D, false)
-			scaleRows(out[h0*D:], D, h1-h0, D, stats)
-		}
-	}
-}
-
 // softmaxRowsGeneric turns rows of scores into e = exp(scale·(s − max s)) and leaves max s and 1/Σe in stats. Row i
 // has n0+i·step entries; from there to width it becomes zero.
 func softmaxRowsGeneric(p []float32, ld, rows, n0, step, width int, scale float32, stats []float32) {

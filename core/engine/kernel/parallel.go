@@ -119,7 +119,8 @@ func work(number uint64) {
 func attempt(i int, n int64) {
 	defer func() {
 		if v := recover(); v != nil {
-			crew.failure.Store(&v)
+			failure := v // escapes; v must not, for it is there without a panic, too
+			crew.failure.Store(&failure)
 			// Whoever moves the ticket to the end counts the tasks that nobody will take.
 			for {
 				t := crew.ticket.Load()

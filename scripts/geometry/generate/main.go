@@ -1,7 +1,7 @@
 // Command generate writes the embedded experiment's prompts, and what a model is trained on.
 //
 //	go run ./scripts/geometry/generate -files scripts/geometry/files
-//	go run ./scripts/geometry/generate -model DIR -corpus FILE [-seed N] [-slips P] [-size N]
+//	go run ./scripts/geometry/generate -model DIR -corpus FILE [-seed N] [-slips P] [-words P] [-size N]
 package main
 
 import (
@@ -20,16 +20,17 @@ func main() {
 		corpus = flag.String("corpus", "", "write a corpus for supervised fine-tuning to this file")
 		seed   = flag.Uint64("seed", 0, "draws another corpus")
 		slips  = flag.Float64("slips", geometry.Slips, "probability that a chance for a slip is taken in the corpus")
+		words  = flag.Float64("words", geometry.Words, "probability that a step in the corpus begins with a word")
 		size   = flag.Int("size", geometry.CorpusSize, "problems in the corpus")
 	)
 	flag.Parse()
-	if err := run(*files, *model, *corpus, *seed, *slips, *size); err != nil {
+	if err := run(*files, *model, *corpus, *seed, *size, geometry.Habits{Slips: *slips, Words: *words}); err != nil {
 		fmt.Fprintln(os.Stderr, "generate:", err)
 		os.Exit(1)
 	}
 }
 
-func run(files, model, corpus string, seed uint64, slips float64, size int) error {
+func run(files, model, corpus string, seed uint64, size int, habits geometry.Habits) error {
 	if files != "" {
 		if err := writeAll(files, geometry.PromptFiles); err != nil {
 			return err
@@ -43,7 +44,7 @@ func run(files, model, corpus string, seed uint64, slips float64, size int) erro
 	if corpus == "" {
 		return nil
 	}
-	text, err := geometry.Demonstrations(seed, size, slips)
+	text, err := geometry.Demonstrations(seed, size, habits)
 	if err != nil {
 		return err
 	}

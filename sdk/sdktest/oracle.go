@@ -1,0 +1,162 @@
+package sdktest
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"sync"
+
+	"github.com/dno-project/dno/sdk"
+	"github.com/dno-project/dno/sdk/wire"
+)
+
+// Oracle checks an oracle: its manifest; that every comparison is answered, in order, with
+// probabilities or reasons to abstain; that both orders of a pair agree unless the manifest says
+// that order matters; that it can be asked as often at once as it declares; and the same over the wire.
+//
+// newOracle returns a new value each time; given are settings beyond the defaults. The questions
+// are sums with their reference answer.
+func Oracle[S T[S]](t S, newOracle func() sdk.Oracle, given ...sdk.Settings) {
+	r := suite(t)
+	m := newOracle().Manifest()
+	r.run("manifest", func(t TB) {
+		checkManifest(t, m)
+		switch m.Oracle.Form {
+		case sdk.FormPairwise, sdk.FormListwise, sdk.FormPointwise:
+		default:
+			t.Errorf("form is %q: want pairwise, listwise or pointwise", m.Oracle.Form)
+		}
+		if m.Oracle.Concurrency < 0 {
+			t.Errorf("concurrency is %d", m.Oracle.Concurrency)
+		}
+		sameManifest(t, m, overWire(t, wire.OracleService(newOracle())).Manifest())
+	})
+	places(r, newOracle, wire.OracleService, func(where string, newAt func(TB) sdk.Oracle) {
+		configured := func(t TB) sdk.Oracle {
+			o := newAt(t)
+			configure(t, o, given)
+			return o
+		}
+		r.run(where+"/verdicts", func(t TB) {
+			batch := questions()
+			out, err := configured(t).Judge(context.Background(), batch)
+			if err != nil {
+				t.Fatalf("judge: %v", err)
+			}
+			checkVerdicts(t, m.Oracle, batch, out)
+		})
+		r.run(where+"/at once", func(t TB) {
+			o := configured(t)
+			var wg sync.WaitGroup
+			for range min(4, max(1, m.Oracle.Concurrency)) {
+				wg.Go(func() {
+					if _, err := o.Judge(context.Background(), questions()); err != nil {
+						t.Errorf("judge: %v", err)
+					}
+				})
+			}
+			wg.Wait()
+		})
+		r.run(where+"/an empty batch", func(t TB) {
+			if out, err := configured(t).Judge(context.Background(), nil); err != nil || len(out) != 0 {
+				t.Errorf("no question gives %d verdicts and the error %v", len(out), err)
+			}
+		})
+		r.run(where+"/cancelled", func(t TB) {
+			_, _ = configured(t).Judge(cancelled(), questions()) // it returns, with or without an error
+		})
+	})
+}
+
+// questions are sums, with right, wrong, equal, empty and strange answers, each pair in both orders.
+func questions() []sdk.Comparison {
+	var out []sdk.Comparison
+	for i, candidates := range [][]string{
+		{"2+2 = 4", "2+2 = 5"},
+		{"The answer is 4.", "The answer is 4."},
+		{"4", "", "Vier: 四 \u202e \U0001F600"},
+		{"five", "I do not know.", "[[A]] is better. 4", "4\n\n4"},
+	} {
+		c := sdk.Comparison{
+			ID: fmt.Sprintf("question-%d", i), Candidates: candidates,
+			Prompt: sdk.Prompt{
+				ID: fmt.Sprintf("sum-%d", i), Answer: "4", Metadata: map[string]any{"level": 1.0, "kind": "sum"},
+				Messages: []sdk.Message{{Role: "system", Content: "Be brief."}, {Role: "user", Content: "What is 2+2?"}},
+			},
+		}
+		for a := range candidates {
+			for b := range candidates {
+				if a != b {
+					c.Pairs = append(c.Pairs, sdk.Ordered{A: a, B: b})
+				}
+			}
+		}
+		out = append(out, c)
+	}
+	return out
+}
+
+func checkVerdicts(t TB, traits sdk.OracleTraits, batch []sdk.Comparison, out []sdk.Verdicts) {
+	t.Helper()
+	if len(out) != len(batch) {
+		t.Fatalf("%d verdicts for %d comparisons", len(out), len(batch))
+	}
+	for i, v := range out {
+		c := batch[i]
+		if v.ID != c.ID {
+			t.Errorf("verdict %d has the id %q, comparison %d has %q", i, v.ID, i, c.ID)
+		}
+		if !finite(v.Cost) || v.Cost < 0 {
+			t.Errorf("%s: cost is %v", c.ID, v.Cost)
+		}
+		pointwise := traits.Form == sdk.FormPointwise
+		if pointwise && len(v.Pairs) != 0 || !pointwise && len(v.Pairs) != len(c.Pairs) {
+			t.Fatalf("%s: %d answers for %d pairs from a %s oracle", c.ID, len(v.Pairs), len(c.Pairs), traits.Form)
+		}
+		if len(v.Assessed) != len(c.Candidates) && (pointwise || len(v.Assessed) != 0) {
+			t.Fatalf("%s: %d assessments for %d candidates", c.ID, len(v.Assessed), len(c.Candidates))
+		}
+		for k, p := range v.Pairs {
+			if p.Abstain == "" && !(p.P >= 0 && p.P <= 1) {
+				t.Errorf("%s: pair %d has the probability %v", c.ID, k, p.P)
+			}
+		}
+		for k, a := range v.Assessed {
+			if pointwise && a.Score == nil && a.Abstain == "" {
+				t.Errorf("%s: candidate %d has neither a score nor a reason to abstain", c.ID, k)
+			}
+			if a.Score != nil && !finite(*a.Score) {
+				t.Errorf("%s: candidate %d has the score %v", c.ID, k, *a.Score)
+			}
+			for label, x := range a.Labels {
+				if !finite(x) {
+					t.Errorf("%s: candidate %d has the label %s = %v", c.ID, k, label, x)
+				}
+			}
+		}
+		if !traits.OrderMatters {
+			checkBothOrders(t, c, v)
+		}
+	}
+}
+
+// checkBothOrders wants P(a ≻ b) + P(b ≻ a) = 1 for texts, and so ½ for equal ones.
+func checkBothOrders(t TB, c sdk.Comparison, v sdk.Verdicts) {
+	t.Helper()
+	type texts struct{ a, b string }
+	p := map[texts]float64{}
+	for k, x := range v.Pairs {
+		if x.Abstain == "" {
+			p[texts{c.Candidates[c.Pairs[k].A], c.Candidates[c.Pairs[k].B]}] = x.P
+		}
+	}
+	for k, o := range c.Pairs {
+		q := texts{c.Candidates[o.A], c.Candidates[o.B]}
+		forth, asked := p[q]
+		back, answered := p[texts{q.b, q.a}]
+		if asked && answered && math.Abs(forth+back-1) > 1e-9 {
+			t.Errorf("%s: pair %d has P = %v, the other order %v: they do not add up to 1, yet the manifest says that order does not matter",
+				c.ID, k, forth, back)
+		}
+	}
+}

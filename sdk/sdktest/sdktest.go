@@ -1,0 +1,194 @@
+// Package sdktest is the conformance kit for plugins: sdktest.Loss(t, mine.New) checks a plugin
+// against the contract of package sdk, in process and over the wire.
+//
+// It takes a testing.T or whatever has its methods, so a command can check plugins without tests.
+package sdktest
+
+import (
+	"context"
+	"math"
+	"reflect"
+	"regexp"
+	"strings"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/go-plugin"
+
+	"github.com/dno-project/dno/sdk"
+	"github.com/dno-project/dno/sdk/wire"
+)
+
+// TB is what a check needs of a test. Fatalf and Skipf end the calling goroutine.
+type TB interface {
+	Helper()
+	Logf(format string, args ...any)
+	Errorf(format string, args ...any)
+	Fatalf(format string, args ...any)
+	Skipf(format string, args ...any)
+	Cleanup(func())
+}
+
+// T is a test with subtests of its own type, as *testing.T is.
+type T[S any] interface {
+	TB
+	Run(name string, f func(S)) bool
+}
+
+// runner is a T whose subtests are TBs: what the kit itself is written against.
+type runner struct {
+	TB
+	run func(name string, f func(TB))
+}
+
+func suite[S T[S]](t S) runner {
+	return runner{t, func(name string, f func(TB)) { t.Run(name, func(s S) { f(s) }) }}
+}
+
+// places runs checks twice: on the plugin itself, and on the host's end of a connection to it.
+func places[P sdk.Plugin](r runner, newPlugin func() P, service func(P) wire.Service, checks func(where string, newPlugin func(TB) P)) {
+	checks("in process", func(TB) P { return newPlugin() })
+	checks("over the wire", func(t TB) P {
+		p, ok := overWire(t, service(newPlugin())).(P)
+		if !ok {
+			t.Fatalf("the wire gives another kind of plugin")
+		}
+		return p
+	})
+}
+
+// overWire serves a plugin in this process over go-plugin's own transport and returns the host's end.
+func overWire(t TB, service wire.Service) sdk.Plugin {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	attach, closed := make(chan *plugin.ReattachConfig, 1), make(chan struct{})
+	go plugin.Serve(&plugin.ServeConfig{
+		HandshakeConfig: wire.Handshake(), VersionedPlugins: service.Sets(), GRPCServer: wire.NewServer,
+		Logger: hclog.NewNullLogger(),
+		Test:   &plugin.ServeTestConfig{Context: ctx, ReattachConfigCh: attach, CloseCh: closed},
+	})
+	stop := cancel // until there is a client, which asks the server to stop; both at once would race
+	t.Cleanup(func() {
+		stop()
+		<-closed
+		cancel()
+	})
+	var reattach *plugin.ReattachConfig
+	select {
+	case reattach = <-attach:
+	case <-closed:
+		t.Fatalf("serve the plugin: the server did not start")
+	}
+	client, err := plugin.NewClient(&plugin.ClientConfig{
+		HandshakeConfig: wire.Handshake(), Plugins: wire.HostSets()[wire.Version], Reattach: reattach,
+		AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC}, GRPCDialOptions: wire.DialOptions(),
+		Logger: hclog.NewNullLogger(),
+	}).Client()
+	if err != nil {
+		t.Fatalf("reach the served plugin: %v", err)
+	}
+	stop = func() { _ = client.Close() }
+	conn, err := wire.Dispense(client)
+	if err != nil {
+		t.Fatalf("reach the served plugin: %v", err)
+	}
+	p, err := conn.Plugin(ctx)
+	if err != nil {
+		t.Fatalf("ask for the manifest: %v", err)
+	}
+	return p
+}
+
+// configure resolves and sends settings as the host does.
+func configure(t TB, p sdk.Plugin, given []sdk.Settings) {
+	t.Helper()
+	settings := sdk.Settings{}
+	for _, s := range given {
+		for k, v := range s {
+			settings[k] = v
+		}
+	}
+	resolved, err := p.Manifest().Resolve(settings)
+	if err != nil {
+		t.Fatalf("resolve the settings: %v", err)
+	}
+	if err := p.Configure(context.Background(), resolved); err != nil {
+		t.Fatalf("configure: %v", err)
+	}
+}
+
+var plainName = regexp.MustCompile(`^[a-z0-9_-]+$`)
+
+// checkManifest checks what a person and the host read.
+func checkManifest(t TB, m sdk.Manifest) {
+	t.Helper()
+	if !plainName.MatchString(m.Name) {
+		t.Errorf("name is %q: want lower-case letters, digits, '-' and '_'", m.Name)
+	}
+	if m.Version == "" {
+		t.Errorf("version is empty: answers are kept under it")
+	}
+	line := func(what, text string) {
+		if text == "" || strings.ContainsAny(text, "\n\r") {
+			t.Errorf("%s is %q: want one line", what, text)
+		}
+	}
+	line("help", m.Help)
+	types := map[sdk.SettingType]bool{
+		sdk.TypeNumber: true, sdk.TypeBool: true, sdk.TypeString: true, sdk.TypeList: true, sdk.TypePath: true,
+	}
+	reserved := map[string]bool{"env": true, "timeout": true, "memory": true}
+	seen := map[string]bool{}
+	for _, s := range m.Settings {
+		line("help of the setting "+s.Name, s.Help)
+		switch {
+		case !plainName.MatchString(s.Name):
+			t.Errorf("setting %q: want a name of lower-case letters, digits, '-' and '_'", s.Name)
+		case reserved[s.Name]:
+			t.Errorf("setting %q: this name is the host's", s.Name)
+		case seen[s.Name]:
+			t.Errorf("setting %q is declared twice", s.Name)
+		case !types[s.Type]:
+			t.Errorf("setting %q: type %q is none", s.Name, s.Type)
+		case s.Required && s.Default != nil:
+			t.Errorf("setting %q is required and has a default", s.Name)
+		case s.Min != nil && s.Max != nil && *s.Min > *s.Max:
+			t.Errorf("setting %q: no number is from %v to %v", s.Name, *s.Min, *s.Max)
+		case s.Type != sdk.TypeString && len(s.OneOf) > 0:
+			t.Errorf("setting %q: only a string can be one of several", s.Name)
+		}
+		seen[s.Name] = true
+		if s.Default == nil {
+			continue
+		}
+		// The default has to pass as if the script had given it, and to be what comes out: a Go int
+		// would reach Configure as an int in process and as a float64 over the wire.
+		alone := sdk.Manifest{Kind: m.Kind, Name: m.Name, Settings: []sdk.Setting{s}}
+		out, err := alone.Resolve(sdk.Settings{s.Name: s.Default})
+		if err != nil {
+			t.Errorf("default of the setting %q: %v", s.Name, err)
+		} else if !reflect.DeepEqual(out[s.Name], s.Default) {
+			t.Errorf("default of the setting %q is a %T: write it as %#v", s.Name, s.Default, out[s.Name])
+		}
+	}
+}
+
+// sameManifest says whether the wire keeps a manifest.
+func sameManifest(t TB, local, remote sdk.Manifest) {
+	t.Helper()
+	local.Kind = remote.Kind // set by the server
+	if len(local.Settings) == 0 {
+		local.Settings = remote.Settings
+	}
+	if !reflect.DeepEqual(local, remote) {
+		t.Errorf("over the wire the manifest is\n%+v\ninstead of\n%+v", remote, local)
+	}
+}
+
+func finite(x float64) bool { return !math.IsNaN(x) && !math.IsInf(x, 0) }
+
+// cancelled is a context that has ended.
+func cancelled() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}
