@@ -4,7 +4,7 @@ GO ?= go
 # Pinned: the tools are no dependencies of the module.
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: help test race check fmt vet lint cross purego fuzz bench proto kernels embedded-prompts embedded-model
+.PHONY: help test race check fmt vet lint cross purego fuzz bench proto kernels embedded-prompts model embedded-model
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -48,5 +48,25 @@ bench: ## the engine's benchmarks
 kernels: ## write the assembly anew
 	cd core/engine/kernel/_asm && $(GO) run . -out ../
 
+proto: ## write the wire contract's Go anew (needs protoc, protoc-gen-go and protoc-gen-go-grpc)
+	protoc -I sdk/pluginpb --go_out=sdk/pluginpb --go_opt=paths=source_relative \
+	  --go-grpc_out=sdk/pluginpb --go-grpc_opt=paths=source_relative plugin.proto
+
 embedded-prompts: ## write the embedded prompts anew
 	$(GO) run ./scripts/geometry/generate -files scripts/geometry/files
+
+# The embedded model, or one like it: make model OUT=dir SEED=1 (another draw of corpus and weights),
+# make model OUT=dir SLIPS=0 (the same without slips).
+SEED ?= 0
+SLIPS ?= $(shell sed -n 's/^const Slips = //p' scripts/geometry/geometry.go)
+model: ## train a model like the embedded one: OUT=dir [SEED=n] [SLIPS=p]
+	@test -n "$(OUT)" || { echo "name a folder: make model OUT=dir"; exit 2; }
+	rm -rf $(OUT).tmp && mkdir -p $(OUT).tmp
+	$(GO) run ./scripts/geometry/generate -model $(OUT).tmp/start -corpus $(OUT).tmp/corpus.jsonl -seed $(SEED) -slips $(SLIPS)
+	$(GO) run ./cmd/dno sft --model $(OUT).tmp/start --data $(OUT).tmp/corpus.jsonl --out $(OUT) \
+	  --steps 3000 --batch 64 --lr 3e-3 --warmup 50 --seed $(SEED) --bf16
+	rm -rf $(OUT).tmp
+
+embedded-model: ## train the embedded model anew (about 3 minutes on 2 cores)
+	$(MAKE) model OUT=scripts/geometry/files/model SEED=0
+	cd scripts/geometry/files/model && sha256sum model.safetensors > ../../model.sha256

@@ -18,6 +18,7 @@ import (
 
 	"github.com/dno-project/dno/core/loop"
 	"github.com/dno-project/dno/core/report"
+	"github.com/dno-project/dno/core/script"
 )
 
 const module = "github.com/dno-project/dno/"
@@ -326,5 +327,39 @@ func TestLinksLeadSomewhere(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// The scripts that README and tutorial show are scripts.
+func TestShownScriptsLoad(t *testing.T) {
+	block := regexp.MustCompile("(?s)```lua[^\n]*\n(.*?)```")
+	shown := 0
+	for _, file := range []string{"../README.md", "tutorial/first-run.md"} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range block.FindAllStringSubmatch(string(text), -1) {
+			shown++
+			if _, err := script.Load(script.Options{Name: file, Source: []byte(m[1])}); err != nil {
+				t.Errorf("%s: %v", file, err)
+			}
+			if n := strings.Count(m[1], "\n"); file == "../README.md" && n > 30 {
+				t.Errorf("the script in README has %d lines, at most 30", n)
+			}
+		}
+	}
+	if shown < 2 {
+		t.Errorf("only %d scripts are shown", shown)
+	}
+}
+
+func TestContributingIsShort(t *testing.T) {
+	text, err := os.ReadFile("../CONTRIBUTING.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(text), "\n"); n > 150 {
+		t.Errorf("CONTRIBUTING.md has %d lines, at most 150", n)
 	}
 }

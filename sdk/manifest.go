@@ -3,9 +3,10 @@ package sdk
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math"
+	"reflect"
 	"slices"
-	"sort"
 	"strings"
 )
 
@@ -104,7 +105,7 @@ func AtLeast(min float64) *float64 { return &min }
 //
 // Lifecycle, as the host drives it: 1. Manifest, once after the start; 2. Configure, at each
 // iteration's start and before any other call; 3. the kind's own method, any number of times;
-// 4. the process is told to stop. Configure is never called while another call runs.
+// 4. the process is told to stop, and a plugin that is an io.Closer is closed. Configure is never called while another call runs.
 type Plugin interface {
 	Manifest() Manifest
 	// Configure takes the settings of the iteration that begins. The host has checked them against
@@ -112,38 +113,34 @@ type Plugin interface {
 	Configure(ctx context.Context, settings Settings) error
 }
 
-// Resolve checks given settings against the manifest and fills in the defaults.
-// Numbers may be given as any Go number. The error names the setting, what is legal, and for an
-// unknown name the nearest valid one.
+// Resolve checks given settings, and the defaults of the others, against the manifest and returns
+// them all. A number may be any Go number and comes out as a float64. The error names the setting,
+// what is legal, and for an unknown name the nearest valid one; it is of [CodeUsage], or of
+// [CodePlugin] where a default is at fault.
 func (m Manifest) Resolve(given Settings) (Settings, error) {
-	out := Settings{}
-	byName := map[string]Setting{}
-	for _, s := range m.Settings {
-		byName[s.Name] = s
-		if s.Default != nil {
-			out[s.Name] = s.Default
-		}
-	}
-	names := make([]string, 0, len(given))
-	for name := range given {
-		names = append(names, name)
-	}
-	sort.Strings(names)
-	for _, name := range names {
-		s, ok := byName[name]
-		if !ok {
+	for _, name := range slices.Sorted(maps.Keys(given)) {
+		if !slices.ContainsFunc(m.Settings, func(s Setting) bool { return s.Name == name }) {
 			return nil, Errorf(CodeUsage, "%s %q has no setting %q%s", m.Kind, m.Name, name, m.suggest(name))
 		}
-		v, err := s.check(given[name])
-		if err != nil {
-			return nil, Errorf(CodeUsage, "%s %q, setting %q: %v", m.Kind, m.Name, name, err)
-		}
-		out[name] = v
 	}
+	out := Settings{}
 	for _, s := range m.Settings {
-		if _, ok := out[s.Name]; s.Required && !ok {
-			return nil, Errorf(CodeUsage, "%s %q needs the setting %q: %s", m.Kind, m.Name, s.Name, s.Help)
+		v, ok := given[s.Name]
+		code, whose := CodeUsage, ""
+		if !ok {
+			v, code, whose = s.Default, CodePlugin, "its default: "
 		}
+		if !ok && v == nil {
+			if s.Required {
+				return nil, Errorf(CodeUsage, "%s %q needs the setting %q: %s", m.Kind, m.Name, s.Name, s.Help)
+			}
+			continue
+		}
+		checked, err := s.check(v)
+		if err != nil {
+			return nil, Errorf(code, "%s %q, setting %q: %s%w", m.Kind, m.Name, s.Name, whose, err)
+		}
+		out[s.Name] = checked
 	}
 	return out, nil
 }
@@ -200,15 +197,13 @@ func (s Setting) check(v any) (any, error) {
 }
 
 func toFloat(v any) (float64, bool) {
-	switch n := v.(type) {
-	case float64:
-		return n, true
-	case float32:
-		return float64(n), true
-	case int:
-		return float64(n), true
-	case int64:
-		return float64(n), true
+	switch r := reflect.ValueOf(v); {
+	case r.CanFloat():
+		return r.Float(), true
+	case r.CanInt():
+		return float64(r.Int()), true
+	case r.CanUint():
+		return float64(r.Uint()), true
 	}
 	return 0, false
 }

@@ -125,7 +125,12 @@ func recipeNames() string {
 
 // load runs the script and applies the settings of the command line.
 func (s source) load(sets []string, seed *uint64, print func(string)) (*script.Script, error) {
-	return script.Load(script.Options{Name: s.name, Source: s.text, Dir: os.DirFS(s.dir), Sets: sets, Seed: seed, Log: print})
+	root, err := os.OpenRoot(s.dir) // a script reads its neighbours, and no link leads it further
+	if err != nil {
+		return nil, sdk.Errorf(sdk.CodeUsage, "open the script's folder: %w", err)
+	}
+	defer root.Close()
+	return script.Load(script.Options{Name: s.name, Source: s.text, Dir: root.FS(), Sets: sets, Seed: seed, Log: print})
 }
 
 // promptSets are the three sets of a run, read, checked and hashed.

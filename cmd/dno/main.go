@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -145,6 +146,9 @@ A Lua script is one experiment; oracles, losses and samplers are plugins.`,
 		SilenceUsage:  true,
 		PersistentPreRun: func(*cobra.Command, []string) {
 			a.log = newLog(a.stderr, a.json, a.verbose)
+			// go-plugin tells some of its doings to the standard logger.
+			log.SetFlags(0)
+			log.SetOutput(details{a.log})
 		},
 	})
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON, for machines")

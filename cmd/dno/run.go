@@ -101,7 +101,7 @@ func (a *app) start(ctx context.Context, s setup) error {
 		return err
 	}
 	e := session.script.Experiment()
-	session.prompts.hashes["script"] = hash(s.src.text)
+	session.prompts.hashes["script"] = session.script.Hash()
 	run, err := rundir.Create(dir, rundir.Header{
 		Version: versionString(), Script: s.src.name, ScriptDir: scriptDir,
 		Files: map[string]string{"train": e.Files.Train, "validation": e.Files.Validation, "test": e.Files.Test},
@@ -154,7 +154,7 @@ func (a *app) resume(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := session.same(h, hash(text)); err != nil {
+	if err := session.same(h); err != nil {
 		return err
 	}
 	return a.execute(ctx, session, run)
@@ -186,8 +186,8 @@ func (a *app) prepare(s setup) (*session, error) {
 }
 
 // same refuses to go on with other input than the run began with.
-func (s *session) same(h rundir.Header, script string) error {
-	s.prompts.hashes["script"] = script
+func (s *session) same(h rundir.Header) error {
+	s.prompts.hashes["script"] = s.script.Hash()
 	for _, what := range []string{"script", "train", "validation", "test"} {
 		if s.prompts.hashes[what] != h.Hashes[what] {
 			return sdk.Errorf(sdk.CodeUsage, "resume the run: its %s has changed since it began", what).WithHint("put the old file back, or start a new run")

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/dno-project/dno/core/engine/kernel"
@@ -44,6 +45,14 @@ func newLog(w io.Writer, asJSON, verbose bool) telemetry.Logger {
 		panic(err) // the level above is a legal one
 	}
 	return log
+}
+
+// details takes lines that are for those who look for a fault.
+type details struct{ log telemetry.Logger }
+
+func (d details) Write(p []byte) (int, error) {
+	d.log.Debug(strings.TrimSpace(string(p)))
+	return len(p), nil
 }
 
 // checkKernel refuses an instruction set that DNO_KERNEL names and this machine lacks.
@@ -125,3 +134,5 @@ func (o opener) Sampler(ctx context.Context, p loop.Plugin) (sdk.Sampler, error)
 	sampler, _, err := o.host.Sampler(ctx, o.spec(p))
 	return sampler, err
 }
+
+func (o opener) Sweep() { o.host.Sweep() }

@@ -11,6 +11,7 @@ import (
 	"github.com/dno-project/dno/core/engine/model"
 	"github.com/dno-project/dno/core/engine/optim"
 	"github.com/dno-project/dno/core/engine/weights"
+	"github.com/dno-project/dno/sdk/sdktest"
 )
 
 // trajectory is a trajectory.json: 20 steps of training, with what PyTorch saw at each.
@@ -49,19 +50,8 @@ type trajectory struct {
 }
 
 func TestGoldenTrajectories(t *testing.T) {
-	root := os.Getenv("DNO_GOLDEN")
-	if root == "" {
-		root = filepath.FromSlash("../../../shared/golden")
-		if _, err := os.Stat(root); err != nil {
-			root = filepath.FromSlash("testdata/golden")
-			t.Logf("NO GOLDEN DATA at ../shared/golden: only the cases in testdata are compared")
-		}
-	}
-	dirs, err := filepath.Glob(filepath.Join(root, "traj", "*"))
-	if err != nil || len(dirs) == 0 {
-		t.Skipf("NO GOLDEN DATA in %s", filepath.Join(root, "traj"))
-	}
-	for _, dir := range dirs {
+	for _, file := range sdktest.GoldenCases(t, "traj/*/trajectory.json", "testdata/golden") {
+		dir := filepath.Dir(file)
 		t.Run(filepath.Base(dir), func(t *testing.T) { goldenTrajectory(t, dir) })
 	}
 }

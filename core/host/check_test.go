@@ -1,7 +1,6 @@
 package host
 
 import (
-	"math"
 	"strings"
 	"testing"
 	"time"
@@ -9,124 +8,6 @@ import (
 	"github.com/dno-project/dno/core/telemetry"
 	"github.com/dno-project/dno/sdk"
 )
-
-func TestVerdictsAreChecked(t *testing.T) {
-	batch := comparisons(2, "") // c0 and c1, each with two candidates and two ordered pairs
-	score, nan := 1.0, math.NaN()
-	for name, c := range map[string]struct {
-		form   sdk.OracleForm
-		change func(v []sdk.Verdicts) []sdk.Verdicts
-		want   string // "" passes
-	}{
-		"probabilities from 0 to 1 pass": {sdk.FormPairwise, func(v []sdk.Verdicts) []sdk.Verdicts {
-			v[0].Pairs[0].P, v[0].Pairs[1].P = 0, 1
-			return v
-		}, ""},
-		"an abstention's number is not read": {sdk.FormPairwise, func(v []sdk.Verdicts) []sdk.Verdicts {
-			v[0].Pairs[0] = sdk.Verdict{P: nan, Abstain: "no idea"}
-			return v
-		}, ""},
-		"a missing comparison": {sdk.FormPairwise, func(v []sdk.Verdicts) []sdk.Verdicts {
-			return v[:1]
-		}, "1 verdicts for 2 comparisons"},
-		"another order": {sdk.FormPairwise, func(v []sdk.Verdicts) []sdk.Verdicts {
-			v[0], v[1] = v[1], v[0]
-			return v
-		}, `verdicts[0].id is "c1", comparison 0 is "c0"`},
-		"a probability above 1": {sdk.FormPairwise, func(v []sdk.Verdicts) []sdk.Verdicts {
-			v[1].Pairs[1].P = 1.0000001
-			return v
-		}, "verdicts[1].pairs[1].p is 1.0000001"},
-		"a probability that is NaN": {sdk.FormPairwise, func(v []sdk.Verdicts) []sdk.Verdicts {
-			v[1].Pairs[0].P = nan
-			return v
-		}, "verdicts[1].pairs[0].p is NaN"},
-		"a missing pair": {sdk.FormListwise, func(v []sdk.Verdicts) []sdk.Verdicts {
-			v[1].Pairs = v[1].Pairs[:1]
-			return v
-		}, "verdicts[1].pairs has 1 answers for 2 pairs"},
-		"an assessment for one candidate of two": {sdk.FormPairwise, func(v []sdk.Verdicts) []sdk.Verdicts {
-			v[0].Assessed = make([]sdk.Assessment, 1)
-			return v
-		}, "verdicts[0].assessed has 1 entries for 2 candidates"},
-		"a cost below 0": {sdk.FormPairwise, func(v []sdk.Verdicts) []sdk.Verdicts {
-			v[0].Cost = -1
-			return v
-		}, "verdicts[0].cost is -1"},
-		"a label that is NaN": {sdk.FormPairwise, func(v []sdk.Verdicts) []sdk.Verdicts {
-			v[0].Assessed = []sdk.Assessment{{}, {Labels: map[string]float64{"correct": nan}}}
-			return v
-		}, `verdicts[0].assessed[1].labels["correct"] is NaN`},
-		"scores pass from a pointwise oracle": {sdk.FormPointwise, func(v []sdk.Verdicts) []sdk.Verdicts {
-			for i := range v {
-				v[i].Pairs, v[i].Assessed = nil, []sdk.Assessment{{Score: &score}, {Abstain: "empty"}}
-			}
-			return v
-		}, ""},
-		"a pointwise oracle without scores": {sdk.FormPointwise, func(v []sdk.Verdicts) []sdk.Verdicts {
-			v[0].Pairs, v[0].Assessed = nil, make([]sdk.Assessment, 2)
-			return v
-		}, "verdicts[0].assessed[0] has neither a score nor a reason to abstain"},
-		"a score that is NaN": {sdk.FormPointwise, func(v []sdk.Verdicts) []sdk.Verdicts {
-			v[0].Pairs, v[0].Assessed = nil, []sdk.Assessment{{Score: &score}, {Score: &nan}}
-			return v
-		}, "verdicts[0].assessed[1].score is NaN"},
-		"pairs from a pointwise oracle": {sdk.FormPointwise, func(v []sdk.Verdicts) []sdk.Verdicts {
-			return v
-		}, "a pointwise oracle gives none"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			v := make([]sdk.Verdicts, len(batch))
-			for i := range v {
-				v[i] = sdk.Verdicts{ID: batch[i].ID, Pairs: []sdk.Verdict{{P: 0.5}, {P: 0.5}}}
-			}
-			expect(t, contract{"oracle \"x\""}.verdicts(c.form, batch, c.change(v)), c.want)
-		})
-	}
-}
-
-func TestTokenGradientsAreChecked(t *testing.T) {
-	traits := sdk.LossTraits{TokenLevel: true}
-	b := pairBatch() // one token and two tokens
-	for name, c := range map[string]struct {
-		out  sdk.LossResult
-		want string
-	}{
-		"whole rows pass":           {sdk.LossResult{TokenGradients: [][]float64{{1}, {2, 3}}}, ""},
-		"a row that is short":       {sdk.LossResult{TokenGradients: [][]float64{{1}, {2}}}, "token_gradients[1] has 1 values for 2 tokens"},
-		"a row that is missing":     {sdk.LossResult{TokenGradients: [][]float64{{1}}}, "token_gradients has 1 rows for 2 completions"},
-		"an infinity":               {sdk.LossResult{TokenGradients: [][]float64{{1}, {2, math.Inf(-1)}}}, "token_gradients[1][1] = -Inf"},
-		"a gradient per completion": {sdk.LossResult{Gradient: []float64{1, 2}, TokenGradients: [][]float64{{1}, {2, 3}}}, "gradient has 2 values"},
-		"a metric that is NaN": {sdk.LossResult{TokenGradients: [][]float64{{1}, {2, 3}}, Metrics: map[string]float64{"kl": math.NaN()}},
-			`metrics["kl"] = NaN`},
-	} {
-		t.Run(name, func(t *testing.T) { expect(t, contract{"loss \"x\""}.result(traits, b, c.out), c.want) })
-	}
-}
-
-func TestCompletionsAreChecked(t *testing.T) {
-	req := sampleRequest() // two prompts, K = 2
-	p, rounded, positive, nan := -1.0, 1e-9, 0.5, math.NaN()
-	ok := sdk.Completion{Text: "a", LogProb: &p, Finish: sdk.FinishLength, Tokens: []int32{0, 5}}
-	for name, c := range map[string]struct {
-		out  [][]sdk.Completion
-		want string
-	}{
-		"fewer than K, or none, pass":  {[][]sdk.Completion{{ok}, nil}, ""},
-		"a rounded 0 passes":           {[][]sdk.Completion{{{LogProb: &rounded}}, nil}, ""},
-		"a prompt that is missing":     {[][]sdk.Completion{{ok}}, "completions has 1 rows for 2 prompts"},
-		"more than K":                  {[][]sdk.Completion{nil, {ok, ok, ok}}, "completions[1] has 3 completions, at most 2"},
-		"a log-probability above 0":    {[][]sdk.Completion{{ok, {LogProb: &positive}}, nil}, "completions[0][1].log_prob is 0.5"},
-		"a log-probability of NaN":     {[][]sdk.Completion{{{LogProb: &nan}}, nil}, "completions[0][0].log_prob is NaN"},
-		"a finish that nobody knows":   {[][]sdk.Completion{{{Finish: "eos"}}, nil}, `completions[0][0].finish is "eos"`},
-		"a token below 0":              {[][]sdk.Completion{{{Tokens: []int32{3, -1}}}, nil}, "completions[0][0].tokens[1] is -1"},
-		"completions for a third one.": {[][]sdk.Completion{nil, nil, nil}, "completions has 3 rows for 2 prompts"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			expect(t, contract{"sampler \"x\""}.completions(req, sdk.SampleResponse{Completions: c.out}), c.want)
-		})
-	}
-}
 
 func expect(t *testing.T, err error, want string) {
 	t.Helper()

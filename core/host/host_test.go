@@ -216,8 +216,8 @@ func TestFaultsInACall(t *testing.T) {
 	}{
 		"a short gradient is named":            {"short", sdk.CodePlugin, []string{`loss "good" broke the contract`, "gradient has 1 values for 2 completions"}},
 		"rows that nobody asked for are named": {"rows", sdk.CodePlugin, []string{"token_gradients has 1 rows"}},
-		"NaN is numeric and names its place":   {"nan", sdk.CodeNumeric, []string{`loss "good" returned gradient[1] = NaN`}},
-		"an infinite loss is numeric":          {"infinite", sdk.CodeNumeric, []string{"loss = +Inf"}},
+		"NaN is numeric and names its place":   {"nan", sdk.CodeNumeric, []string{`loss "good": gradient[1] is NaN`}},
+		"an infinite loss is numeric":          {"infinite", sdk.CodeNumeric, []string{"loss is +Inf"}},
 		"the plugin's code and words stay":     {"error", sdk.CodeOracle, []string{`loss "good": no good`}},
 		"an error without code is a plugin's":  {"plain", sdk.CodePlugin, []string{`loss "good": something else`}},
 		"a crash is tried four times": {"exit", sdk.CodePlugin, []string{
@@ -498,6 +498,24 @@ func sampleRequest() sdk.SampleRequest {
 		{ID: "a", Messages: []sdk.Message{{Role: "user", Content: "a"}}},
 		{ID: "b", Messages: []sdk.Message{{Role: "user", Content: "b"}}},
 	}}
+}
+
+func TestAnswersThatBreakTheContractAreRefused(t *testing.T) {
+	h, _ := newHost(t)
+	o, _, err := h.Oracle(context.Background(), Spec{Name: "judge", Settings: sdk.Settings{"mode": "percent"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = o.Judge(context.Background(), comparisons(2, ""))
+	expect(t, err, `oracle "judge" broke the contract: verdicts[0].pairs[0].p is 75`)
+	s, _, err := h.Sampler(context.Background(), Spec{Name: "drawer"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	req := sampleRequest()
+	req.K = 1 // of each prompt it draws as many as there are seeds, 2
+	_, err = s.Sample(context.Background(), req, &countingGenerator{})
+	expect(t, err, `sampler "drawer" broke the contract: completions[0] has 2 completions, at most 1`)
 }
 
 func TestASamplerDrawsThroughTheHostsGenerator(t *testing.T) {

@@ -205,6 +205,7 @@ func countCalls(path string) int {
 // judge answers with its environment as the reason; as "counter", how many calls run at once.
 type judge struct {
 	name    string
+	mode    string
 	mu      sync.Mutex
 	running int
 	most    int
@@ -218,7 +219,10 @@ func (j *judge) Manifest() sdk.Manifest {
 	}
 }
 
-func (j *judge) Configure(context.Context, sdk.Settings) error { return nil }
+func (j *judge) Configure(_ context.Context, s sdk.Settings) error {
+	j.mode = s.String("mode", "")
+	return nil
+}
 
 func (j *judge) Judge(_ context.Context, batch []sdk.Comparison) ([]sdk.Verdicts, error) {
 	j.mu.Lock()
@@ -236,6 +240,9 @@ func (j *judge) Judge(_ context.Context, batch []sdk.Comparison) ([]sdk.Verdicts
 			out[i].Pairs = append(out[i].Pairs, sdk.Verdict{P: 0.75, Reason: strings.Join(os.Environ(), "\n")})
 		}
 		out[i].ID = c.ID
+		if j.mode == "percent" {
+			out[i].Pairs[0].P *= 100
+		}
 		j.mu.Lock()
 		out[i].Cost = float64(j.most)
 		j.mu.Unlock()

@@ -72,6 +72,8 @@ type Plugins interface {
 	Oracle(ctx context.Context, p Plugin) (sdk.Oracle, error)
 	Loss(ctx context.Context, p Plugin) (sdk.Loss, error)
 	Sampler(ctx context.Context, p Plugin) (sdk.Sampler, error)
+	// Sweep stops those that were not opened since the last Sweep.
+	Sweep()
 }
 
 // Progress is told how far a stage is.
@@ -170,6 +172,7 @@ func (l *Loop) iterate(ctx context.Context, t int, plan *Plan) (rundir.Iteration
 	}
 	rec.Inequality = inequality(rec.Beta, plan.Loss.C, rec.Evaluation.Validation)
 	lap("evaluate")
+	l.Plugins.Sweep()
 	return rec, l.Run.Finish(rec)
 }
 

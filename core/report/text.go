@@ -13,6 +13,10 @@ func Write(w io.Writer, r Report) error {
 	out.line("%s  seed %d  model %s", r.Script, r.Seed, r.Model)
 	out.line("%s, %.0f s, %s", r.Dir, r.WallSeconds, r.State)
 	out.line("")
+	if r.TestPrompts == 0 {
+		out.line("Nothing is measured yet.")
+		return out.err
+	}
 	out.line("On %d test prompts. Accuracy in %% (greedy unless T=1); win rates against", r.TestPrompts)
 	out.line("π_1 and the iteration's start; 95 %% intervals; KL to the start and KL_1 to π_1,")
 	out.line("in nats a completion.")
@@ -93,7 +97,7 @@ func (p *printer) inequality(r Report) {
 		if it.Inequality.Left < it.Inequality.Right {
 			sign = "<"
 		}
-		p.line("  it %d   %.3f %s %.3f", it.Iteration, it.Inequality.Left, sign, it.Inequality.Right)
+		p.line("  it %-2d  %.3f %s %.3f", it.Iteration, it.Inequality.Left, sign, it.Inequality.Right)
 	}
 }
 
@@ -128,7 +132,7 @@ func interval(x, low, high *float64, scale float64, decimals int) string {
 func Clean(text string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
-		case r == '\n':
+		case r == '\n', r == 0x2028, r == 0x2029:
 			return '⏎'
 		case r < 0x20:
 			return 0x2400 + r

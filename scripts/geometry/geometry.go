@@ -15,7 +15,7 @@ import (
 )
 
 // Slips is the probability that a chance for a slip is taken in the corpus of the embedded model.
-const Slips = 0.6
+const Slips = 0.7
 
 // Words is the probability that a step of the corpus begins with a word.
 const Words = 0.3

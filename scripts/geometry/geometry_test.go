@@ -2,8 +2,11 @@ package geometry
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"fmt"
 	"io/fs"
 	"math"
+	"os"
 	"strings"
 	"testing"
 )
@@ -102,5 +105,24 @@ func TestModelFilesAreTheGenerators(t *testing.T) {
 	}
 	if !bytes.Equal(got, want["tokenizer.json"]) {
 		t.Error("model/tokenizer.json is not what the generator makes: make embedded-model")
+	}
+}
+
+// The committed weights are those that `make embedded-model` wrote with AVX-512 kernels; another
+// instruction set rounds differently and gives another model.
+func TestEmbeddedWeightsArePinned(t *testing.T) {
+	weights, err := fs.ReadFile(Files(), "model/model.safetensors")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pinned, err := os.ReadFile("model.sha256")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if sum := fmt.Sprintf("%x", sha256.Sum256(weights)); !strings.HasPrefix(string(pinned), sum) {
+		t.Errorf("model.safetensors has sha256 %s, pinned is %s", sum, pinned)
+	}
+	if len(weights) > 5<<20 {
+		t.Errorf("the weights take %d bytes, at most 5 MiB may be embedded", len(weights))
 	}
 }

@@ -3,6 +3,7 @@ package sdktest
 import (
 	"encoding/json"
 	"fmt"
+	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
@@ -13,24 +14,64 @@ import (
 	"github.com/dno-project/dno/sdk"
 )
 
-// GoldenDir returns a directory of golden data, numbers from other implementations: sub within the
-// directory that DNO_GOLDEN names, or within ../shared/golden beside the module. Where there is
-// none the test is skipped.
-func GoldenDir(t TB, sub string) string {
+// GoldenDir returns a folder, or a file, of the golden data: numbers from other implementations.
+//
+// The data are in the directory that DNO_GOLDEN names (a relative path counts from the folder of
+// go.mod), or else in ../shared/golden from there. Where DNO_GOLDEN is not set and that default is
+// absent, the fallback is taken, if there is one: a directory of fewer cases that is the
+// package's own. Where there is no data, or no sub in it, the test is skipped; it fails where
+// DNO_GOLDEN names no directory.
+func GoldenDir(t TB, sub string, fallback ...string) string {
 	t.Helper()
-	dir := os.Getenv("DNO_GOLDEN")
-	if dir == "" {
-		root, err := moduleRoot()
-		if err != nil {
-			t.Fatalf("find the golden data: %v", err)
-		}
-		dir = filepath.Join(root, "..", "shared", "golden")
+	return GoldenCases(t, sub, fallback...)[0]
+}
+
+// GoldenCases returns the paths among the golden data that match a pattern of [path.Match], sorted;
+// see [GoldenDir]. It never returns none.
+func GoldenCases(t TB, pattern string, fallback ...string) []string {
+	t.Helper()
+	dir := goldenRoot(t, fallback)
+	names, err := fs.Glob(os.DirFS(dir), pattern)
+	if err != nil {
+		t.Fatalf("list the golden data: %v", err)
 	}
-	dir = filepath.Join(dir, sub)
-	if _, err := os.Stat(dir); err != nil {
-		t.Skipf("NOT TESTED against other implementations: no golden data (%v); set DNO_GOLDEN to their directory", err)
+	if len(names) == 0 {
+		t.Skipf("NOT TESTED against other implementations: no %s in the golden data %s; set DNO_GOLDEN to their directory", pattern, dir)
+	}
+	for i, name := range names {
+		names[i] = filepath.Join(dir, filepath.FromSlash(name))
+	}
+	return names
+}
+
+func goldenRoot(t TB, fallback []string) string {
+	t.Helper()
+	module, err := moduleRoot()
+	if err != nil {
+		t.Fatalf("find the golden data: %v", err)
+	}
+	if dir := os.Getenv("DNO_GOLDEN"); dir != "" {
+		if !filepath.IsAbs(dir) {
+			dir = filepath.Join(module, dir)
+		}
+		if !isDir(dir) {
+			t.Fatalf("DNO_GOLDEN names %s, which is no directory: unset it, or set it to that of the golden data", dir)
+		}
+		return dir
+	}
+	dir := filepath.Join(module, "..", "shared", "golden")
+	for _, f := range fallback {
+		if !isDir(dir) && isDir(f) {
+			t.Logf("NO GOLDEN DATA in %s: comparing with the few cases in %s only", dir, f)
+			return f
+		}
 	}
 	return dir
+}
+
+func isDir(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
 }
 
 func moduleRoot() (string, error) {
@@ -175,7 +216,7 @@ func compareGolden(t TB, l sdk.Loss, in goldenInputs, perPair, gradChosen, gradR
 
 // agree compares with the golden data's tolerance, relative to size.
 func agree(have, want, size float64) bool {
-	return have == want || finite(want) && math.Abs(have-want) <= 1e-9*size+1e-11
+	return have == want || !math.IsInf(want, 0) && math.Abs(have-want) <= 1e-9*size+1e-11
 }
 
 // batch makes a batch of the pairs from..to: completion 2i is the chosen one of pair i, 2i+1 the rejected.

@@ -98,45 +98,14 @@ func questions() []sdk.Comparison {
 
 func checkVerdicts(t TB, traits sdk.OracleTraits, batch []sdk.Comparison, out []sdk.Verdicts) {
 	t.Helper()
-	if len(out) != len(batch) {
-		t.Fatalf("%d verdicts for %d comparisons", len(out), len(batch))
+	if err := traits.CheckVerdicts(batch, out); err != nil {
+		t.Fatalf("%v", err)
+	}
+	if traits.OrderMatters {
+		return
 	}
 	for i, v := range out {
-		c := batch[i]
-		if v.ID != c.ID {
-			t.Errorf("verdict %d has the id %q, comparison %d has %q", i, v.ID, i, c.ID)
-		}
-		if !finite(v.Cost) || v.Cost < 0 {
-			t.Errorf("%s: cost is %v", c.ID, v.Cost)
-		}
-		pointwise := traits.Form == sdk.FormPointwise
-		if pointwise && len(v.Pairs) != 0 || !pointwise && len(v.Pairs) != len(c.Pairs) {
-			t.Fatalf("%s: %d answers for %d pairs from a %s oracle", c.ID, len(v.Pairs), len(c.Pairs), traits.Form)
-		}
-		if len(v.Assessed) != len(c.Candidates) && (pointwise || len(v.Assessed) != 0) {
-			t.Fatalf("%s: %d assessments for %d candidates", c.ID, len(v.Assessed), len(c.Candidates))
-		}
-		for k, p := range v.Pairs {
-			if p.Abstain == "" && !(p.P >= 0 && p.P <= 1) {
-				t.Errorf("%s: pair %d has the probability %v", c.ID, k, p.P)
-			}
-		}
-		for k, a := range v.Assessed {
-			if pointwise && a.Score == nil && a.Abstain == "" {
-				t.Errorf("%s: candidate %d has neither a score nor a reason to abstain", c.ID, k)
-			}
-			if a.Score != nil && !finite(*a.Score) {
-				t.Errorf("%s: candidate %d has the score %v", c.ID, k, *a.Score)
-			}
-			for label, x := range a.Labels {
-				if !finite(x) {
-					t.Errorf("%s: candidate %d has the label %s = %v", c.ID, k, label, x)
-				}
-			}
-		}
-		if !traits.OrderMatters {
-			checkBothOrders(t, c, v)
-		}
+		checkBothOrders(t, batch[i], v)
 	}
 }
 

@@ -72,13 +72,10 @@ func sample(t TB, s sdk.Sampler, req sdk.SampleRequest, g sdk.Generator) [][]sdk
 	if err != nil {
 		t.Fatalf("sample: %v", err)
 	}
-	if len(out.Completions) != len(req.Prompts) {
-		t.Fatalf("%d lists of completions for %d prompts", len(out.Completions), len(req.Prompts))
+	if err := req.CheckResponse(out); err != nil {
+		t.Fatalf("%v", err)
 	}
 	for i, row := range out.Completions {
-		if len(row) > req.K {
-			t.Fatalf("prompt %d has %d completions, at most %d were asked for", i, len(row), req.K)
-		}
 		if len(row) == 0 {
 			out.Completions[i] = nil
 		}
@@ -91,14 +88,6 @@ func checkCompletions(t TB, s sdk.Sampler, g sdk.Generator) {
 	req := requests()
 	out := sample(t, s, req, g)
 	for i, row := range out {
-		for k, c := range row {
-			if c.LogProb != nil && (!finite(*c.LogProb) || *c.LogProb > 1e-3) {
-				t.Errorf("completion %d of prompt %d has the log-probability %v", k, i, *c.LogProb)
-			}
-			if c.Finish != "" && c.Finish != sdk.FinishStop && c.Finish != sdk.FinishLength {
-				t.Errorf("completion %d of prompt %d has the finish %q", k, i, c.Finish)
-			}
-		}
 		alone := sdk.SampleRequest{K: req.K, Prompts: req.Prompts[i : i+1], Seeds: req.Seeds[i : i+1]}
 		if again := sample(t, s, alone, g); !reflect.DeepEqual(again[0], row) {
 			t.Errorf("prompt %d gets other completions when it is asked alone:\n%+v\ninstead of\n%+v", i, again[0], row)

@@ -21,16 +21,21 @@ type recorder struct {
 	mu      *sync.Mutex
 	failed  *[]string
 	skipped *[]string
+	logged  *[]string
 	name    string
 	cleanup []func()
 }
 
 func newRecorder() *recorder {
-	return &recorder{mu: &sync.Mutex{}, failed: &[]string{}, skipped: &[]string{}}
+	return &recorder{mu: &sync.Mutex{}, failed: &[]string{}, skipped: &[]string{}, logged: &[]string{}}
 }
 
-func (r *recorder) Helper()             {}
-func (r *recorder) Logf(string, ...any) {}
+func (r *recorder) Helper() {}
+func (r *recorder) Logf(format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	*r.logged = append(*r.logged, r.name+": "+fmt.Sprintf(format, args...))
+}
 func (r *recorder) Errorf(format string, args ...any) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -49,7 +54,7 @@ func (r *recorder) Cleanup(f func()) { r.cleanup = append(r.cleanup, f) }
 type stopped struct{}
 
 func (r *recorder) Run(name string, f func(*recorder)) bool {
-	sub := &recorder{mu: r.mu, failed: r.failed, skipped: r.skipped, name: name}
+	sub := &recorder{mu: r.mu, failed: r.failed, skipped: r.skipped, logged: r.logged, name: name}
 	defer func() {
 		for i := len(sub.cleanup) - 1; i >= 0; i-- {
 			sub.cleanup[i]()
@@ -243,10 +248,10 @@ func TestFaultyLossesAreCaught(t *testing.T) {
 		}, "wrote into its batch"},
 		"a gradient that is too short": {func() sdk.Loss {
 			return &wrapped{pairwise(logistic)(), nil, func(r *sdk.LossResult) { r.Gradient = r.Gradient[1:] }}
-		}, "want a value each"},
+		}, "gradient has 11 values for 12 completions"},
 		"a metric that is NaN": {func() sdk.Loss {
 			return &wrapped{pairwise(logistic)(), nil, func(r *sdk.LossResult) { r.Metrics = map[string]float64{"x": math.NaN()} }}
-		}, `metric "x" is NaN`},
+		}, `metrics["x"] is NaN`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -283,7 +288,7 @@ func TestFaultyManifestsAreCaught(t *testing.T) {
 		"help is \"two\\nlines\"":                 func(m *sdk.Manifest) { m.Help = "two\nlines" },
 		`"beta" is a int: write it as 1`:          func(m *sdk.Manifest) { m.Settings[0].Default = 1 },
 		`"beta" is declared twice`:                func(m *sdk.Manifest) { m.Settings = append(m.Settings, m.Settings[0]) },
-		`default of the setting "beta": loss`:     func(m *sdk.Manifest) { m.Settings[0].Default = "much" },
+		`"beta": its default: want a number`:      func(m *sdk.Manifest) { m.Settings[0].Default = "much" },
 		`"beta" is required and has a default`:    func(m *sdk.Manifest) { m.Settings[0].Required = true },
 		`"beta": no number is from 2 to 1`:        func(m *sdk.Manifest) { m.Settings[0].Min, m.Settings[0].Max = lo, hi },
 		`"timeout": this name is the host's`:      func(m *sdk.Manifest) { m.Settings[0].Name = "timeout" },
@@ -357,10 +362,10 @@ func TestFaultyOraclesAreCaught(t *testing.T) {
 	}{
 		"the first one is preferred":               {longest{form: sdk.FormPairwise, change: first}, "do not add up to 1"},
 		"the first one is preferred, and declared": {longest{form: sdk.FormPairwise, change: first, traits: func(t *sdk.OracleTraits) { t.OrderMatters = true }}, ""},
-		"a percentage for a probability":           {longest{form: sdk.FormPairwise, change: func(v *sdk.Verdicts) { v.Pairs[0].P *= 100 }}, "pair 0 has the probability"},
-		"an id of its own":                         {longest{form: sdk.FormPairwise, change: func(v *sdk.Verdicts) { v.ID = "x" }}, `has the id "x"`},
-		"an answer too few":                        {longest{form: sdk.FormPairwise, change: func(v *sdk.Verdicts) { v.Pairs = v.Pairs[1:] }}, "answers for"},
-		"no score and no reason":                   {longest{form: sdk.FormPointwise, change: func(v *sdk.Verdicts) { v.Assessed[1].Score = nil }}, "candidate 1 has neither"},
+		"a percentage for a probability":           {longest{form: sdk.FormPairwise, change: func(v *sdk.Verdicts) { v.Pairs[0].P *= 100 }}, "verdicts[0].pairs[0].p is"},
+		"an id of its own":                         {longest{form: sdk.FormPairwise, change: func(v *sdk.Verdicts) { v.ID = "x" }}, `verdicts[0].id is "x"`},
+		"an answer too few":                        {longest{form: sdk.FormPairwise, change: func(v *sdk.Verdicts) { v.Pairs = v.Pairs[1:] }}, "verdicts[0].pairs has 1 answers for 2 pairs"},
+		"no score and no reason":                   {longest{form: sdk.FormPointwise, change: func(v *sdk.Verdicts) { v.Assessed[1].Score = nil }}, "assessed[1] has neither"},
 		"no form":                                  {longest{form: "best"}, `form is "best"`},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -403,19 +408,19 @@ func TestAGoodSamplerPasses(t *testing.T) {
 func TestFaultySamplersAreCaught(t *testing.T) {
 	calls := 0
 	for want, change := range map[string]func(*sdk.SampleResponse){
-		"lists of completions for": func(r *sdk.SampleResponse) { r.Completions = r.Completions[1:] },
-		"at most 2 were asked for": func(r *sdk.SampleResponse) {
+		"completions has 2 rows for 3 prompts": func(r *sdk.SampleResponse) { r.Completions = r.Completions[1:] },
+		"completions[0] has 4 completions, at most 2 were asked for": func(r *sdk.SampleResponse) {
 			r.Completions[0] = append(r.Completions[0], sdk.Completion{}, sdk.Completion{})
 		},
 		"other completions when it is asked alone": func(r *sdk.SampleResponse) {
 			calls++
 			r.Completions[0][0].Text += fmt.Sprint(calls)
 		},
-		"has the log-probability 3": func(r *sdk.SampleResponse) {
+		"completions[0][0].log_prob is 3": func(r *sdk.SampleResponse) {
 			three := 3.0
 			r.Completions[0][0].LogProb = &three
 		},
-		`has the finish "eos"`: func(r *sdk.SampleResponse) { r.Completions[0][0].Finish = "eos" },
+		`completions[0][0].finish is "eos"`: func(r *sdk.SampleResponse) { r.Completions[0][0].Finish = "eos" },
 	} {
 		r := newRecorder()
 		Sampler(r, func() sdk.Sampler { return &drawer{change: change} })

@@ -22,14 +22,15 @@ import (
 	"github.com/dno-project/dno/sdk/wire"
 )
 
-// Oracle serves an oracle until the host tells it to stop. Run by hand it says what it is and exits.
-func Oracle(o sdk.Oracle) { run(wire.OracleService(o)) }
+// Oracle serves an oracle until the host tells it to stop, and then closes it where it is an
+// io.Closer. Run by hand it says what it is and exits.
+func Oracle(o sdk.Oracle) { run(wire.OracleService(o), o) }
 
 // Loss serves a loss; see [Oracle].
-func Loss(l sdk.Loss) { run(wire.LossService(l)) }
+func Loss(l sdk.Loss) { run(wire.LossService(l), l) }
 
 // Sampler serves a sampler; see [Oracle].
-func Sampler(s sdk.Sampler) { run(wire.SamplerService(s)) }
+func Sampler(s sdk.Sampler) { run(wire.SamplerService(s), s) }
 
 // Plugin serves p as what it is: an oracle, a loss or a sampler. The error says that it is none of
 // them, or more than one.
@@ -47,11 +48,11 @@ func Plugin(p sdk.Plugin) error {
 	if len(services) != 1 {
 		return sdk.Errorf(sdk.CodeInternal, "serve %T: it implements %d of Oracle, Loss and Sampler, want exactly one", p, len(services))
 	}
-	run(services[0])
+	run(services[0], p)
 	return nil
 }
 
-func run(service wire.Service) {
+func run(service wire.Service, p sdk.Plugin) {
 	cookie := wire.Handshake()
 	if os.Getenv(cookie.MagicCookieKey) != cookie.MagicCookieValue {
 		byHand(os.Stderr, service.Manifest())
@@ -67,6 +68,9 @@ func run(service wire.Service) {
 			return wire.NewServer(append(options, grpc.UnaryInterceptor(printTo(stderr))))
 		},
 	})
+	if c, ok := p.(io.Closer); ok {
+		_ = c.Close() // the process ends here: nobody is left to hear of a failure
+	}
 }
 
 // printTo returns an interceptor that sends what the plugin prints to its true standard error

@@ -46,14 +46,14 @@ func largest(x []float32) int32 {
 	return int32(best)
 }
 
-// at is pick for weights in float32. The sums are in float64 and of four parts by themselves: a sum of them all would
-// wait for every addition in turn.
+// at is pick for weights in float32. It sums the four quarters side by side: one sum
+// over all would wait for each addition in turn.
 func at(w []float32, u float64) int32 {
 	n := len(w) / 4
 	a, b, c, d := w[:n], w[n:2*n], w[2*n:3*n], w[3*n:]
 	var sums [4]float64
-	for i, v := range a {
-		sums[0] += float64(v)
+	for i := range n {
+		sums[0] += float64(a[i])
 		sums[1] += float64(b[i])
 		sums[2] += float64(c[i])
 		sums[3] += float64(d[i])
@@ -61,14 +61,24 @@ func at(w []float32, u float64) int32 {
 	for _, v := range d[n:] {
 		sums[3] += float64(v)
 	}
-	target, last := u*(sums[0]+sums[1]+sums[2]+sums[3]), 0
-	for part, x := range [4][]float32{a, b, c, d} {
-		if sums[part] <= target {
-			target -= sums[part]
+	target := u * (sums[0] + sums[1] + sums[2] + sums[3])
+	for q, x := range [4][]float32{a, b, c, d} {
+		if target >= sums[q] {
+			target -= sums[q]
 			continue
 		}
-		...
+		sum := 0.0
+		for i, v := range x { // ends inside: the additions are those that made sums[q]
+			if sum += float64(v); sum > target {
+				return int32(q*n + i)
+			}
+		}
 	}
+	last := len(w) - 1 // no sum exceeds u·total, by rounding
+	for last > 0 && w[last] == 0 {
+		last--
+	}
+	return int32(last)
 }
 
 // fill sets the weights of the next token from the logits of its row,

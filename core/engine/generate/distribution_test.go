@@ -190,6 +190,47 @@ func TestPickIsTheInverseOfTheCumulativeDistribution(t *testing.T) {
 // TestPickFollowsTheDistribution is Pearson's χ² test of 200,000 draws. Under the null hypothesis χ²
 // has mean n−1 and variance 2(n−1) for n ids; the seed is fixed, and 4 standard deviations above the
 // mean are allowed.
+// TestDrawIsFillAndPick holds the shorter ways that some options have against the general one. A token that is 1 in 10⁶
+// of the mass away from another may be that one, in float32.
+func TestDrawIsFillAndPick(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 1))
+	greedy := DefaultOptions(1)
+	greedy.Temperature = 0
+	short, general := new(distribution), new(distribution)
+	for name, o := range map[string]Options{"the model's own distribution": DefaultOptions(1), "greedy": greedy} {
+		for _, v := range []int{1, 2, 3, 4, 5, 7, 8, 61, 392} {
+			for range 50 {
+				logits := make([]float32, v)
+				for i := range logits {
+					logits[i] = float32(math.Round(4*r.NormFloat64())) / 2 // with equal ones
+					if i > 0 && r.IntN(5) == 0 {
+						logits[i] = float32(math.Inf(-1))
+					}
+				}
+				r.Shuffle(v, func(i, j int) { logits[i], logits[j] = logits[j], logits[i] })
+				if !fill(general, logits, [2][]int32{}, &o) {
+					t.Fatal("fill refused finite logits")
+				}
+				for _, u := range []float64{0, 0.1, r.Float64(), r.Float64(), r.Float64(), 0.9, 1 - 0x1p-53} {
+					got, ok := short.draw(logits, [2][]int32{}, &o, u)
+					low, high := general.pick(max(0, u-1e-6)), general.pick(min(1-0x1p-53, u+1e-6))
+					if !ok || got < low || got > high || general.w[got] == 0 {
+						t.Fatalf("%s: draw(%v, %v) = %d, %v; want %d … %d", name, logits, u, got, ok, low, high)
+					}
+				}
+			}
+		}
+	}
+}
+
+func TestDrawReportsLogitsThatAreFiniteNoMore(t *testing.T) {
+	o := DefaultOptions(1)
+	o.RepetitionPenalty = 1e-300 // 1e30/1e-300 = +Inf
+	if _, ok := new(distribution).draw([]float32{1e30, 0}, [2][]int32{{0}}, &o, 0.5); ok {
+		t.Error("a logit of +Inf was drawn from")
+	}
+}
+
 func TestPickFollowsTheDistribution(t *testing.T) {
 	r := rand.New(rand.NewPCG(11, 5))
 	logits := make([]float32, 120)

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/dno-project/dno/core/engine/kernel"
 	"github.com/dno-project/dno/core/engine/model"
 )
 
@@ -58,23 +59,26 @@ type Generator struct {
 	packed  packed
 	version uint64 // of the weights that are packed; 0 is none
 
-	maxSlots  int // completions decoded at once
-	maxCache  int // numbers in the cache of them all; one completion may need more
+	maxSlots  int // completions that a thread decodes at once
+	maxCache  int // numbers in the cache of all threads; one completion each may need more
 	maxLogits int // numbers in the logits of the rows whose tokens are chosen at once; one row may need more
 }
 
 // New returns a generator that ends a completion at any of the ids in eos. The text of completions comes
-// from decode, which leaves special tokens out; it may be nil if no stop texts are asked for.
+// from decode, which leaves special tokens out and is called by several goroutines at a time; it may be nil
+// if no stop texts are asked for.
 func New(m *model.Model, eos []int32, decode func([]int32) string) *Generator {
 	return &Generator{model: m, eos: eos, decode: decode,
-		maxSlots: 256, maxCache: 1 << 27 /* 512 MiB */, maxLogits: 1 << 22 /* 16 MiB */}
+		// Of 28 rows, two tiles of the kernels' are full. The more rows, the more memory their caches take:
+		// with 256 slots, decoding took twice as long.
+		maxSlots: 28, maxCache: 1 << 27 /* 512 MiB */, maxLogits: 1 << 22 /* 16 MiB */}
 }
 
 // Generate draws one completion for each request, in their order.
 //
-// Equal prompts are read once. A completion that ends leaves at once and the next request takes its
-// place. After each step of the whole batch that ended any, progress is told how many have ended; it may
-// be nil.
+// Each thread decodes a batch of its own. Requests of equal prompts stay together in one, which reads the
+// prompt once. A completion that ends leaves at once and the next request takes its place. After each step that
+// ended any, progress is told how many have ended, by one goroutine at a time; it may be nil.
 //
 // Errors: an option outside its range or a prompt that is empty, too long or has an id beyond the
 // vocabulary; ctx's error, which is looked at before every token; [ErrNotFinite]. There are no results then.
@@ -86,21 +90,12 @@ func (g *Generator) Generate(ctx context.Context, reqs []Request, opt Options, p
 		g.packed.pack(g.model)
 		g.version = v
 	}
-	b := newBatch(g, reqs, &opt)
-	for done := 0; done < len(reqs); {
-		if err := b.admit(ctx); err != nil {
-			return nil, fmt.Errorf("generate, %d of %d completions done: %w", done, len(reqs), err)
-		}
-		b.advance()
-		if err := b.extend(); err != nil {
-			return nil, fmt.Errorf("generate: %w", err)
-		}
-		if b.done > done && progress != nil {
-			progress(b.done)
-		}
-		done = b.done
+	q := newQueue(g, reqs, &opt, progress)
+	kernel.Parallel(q.batches, func(int) { q.work(ctx) })
+	if q.err != nil {
+		return nil, fmt.Errorf("generate, %d of %d completions done: %w", q.done, len(reqs), q.err)
 	}
-	return b.results, nil
+	return q.results, nil
 }
 
 func (g *Generator) check(reqs []Request, opt *Options) error {

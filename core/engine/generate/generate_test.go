@@ -336,8 +336,8 @@ func TestTheCacheIsBounded(t *testing.T) {
 	want := draw(t, New(m, nil, nil), reqs, o)
 	g := New(m, nil, nil)
 	g.maxCache = 1 // not enough for one completion, which is decoded alone
-	if b := newBatch(g, reqs, &o); len(b.making) != 1 {
-		t.Errorf("%d slots, want 1", len(b.making))
+	if q := newQueue(g, reqs, &o, nil); q.slots != 1 {
+		t.Errorf("%d slots, want 1", q.slots)
 	}
 	if got := draw(t, g, reqs, o); !reflect.DeepEqual(got, want) {
 		t.Error("results differ with a bounded cache")
@@ -354,18 +354,20 @@ func TestEqualPromptsAreReadOnce(t *testing.T) {
 	g := New(m, []int32{5}, nil)
 	g.maxSlots = 7
 	g.packed.pack(m)
-	b := newBatch(g, reqs, &o)
+	b := newBatch(newQueue(g, reqs, &o, nil))
 	read := 0
-	for b.done < len(reqs) {
+	for done := 0; done < len(reqs); {
 		b.d.reset()
 		if err := b.admit(context.Background()); err != nil {
 			t.Fatal(err)
 		}
 		read += len(b.d.ids) // the tokens of prompts
 		b.advance()
-		if err := b.extend(); err != nil {
+		ended, err := b.extend()
+		if err != nil {
 			t.Fatal(err)
 		}
+		done += ended
 	}
 	if read != 4*3 {
 		t.Errorf("%d tokens of prompts were read, want 12", read)
@@ -409,7 +411,7 @@ func TestCancellationStopsBetweenTokens(t *testing.T) {
 	g := New(m, nil, func([]int32) string { cancel(); return "" }) // called for the first token, as there is a stop text
 	o := DefaultOptions(50)
 	o.Stop = []string{"x"}
-	results, err := g.Generate(ctx, mixed(3, m.Config.Vocab), o, nil)
+	results, err := g.Generate(ctx, mixed(40, m.Config.Vocab), o, nil)
 	if !errors.Is(err, context.Canceled) || results != nil {
 		t.Errorf("error %v and %d results, want %v and none", err, len(results), context.Canceled)
 	}
@@ -420,7 +422,7 @@ func TestCancellationStopsBeforePromptsAreRead(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	o := DefaultOptions(5)
-	b := newBatch(New(m, nil, nil), mixed(3, m.Config.Vocab), &o)
+	b := newBatch(newQueue(New(m, nil, nil), mixed(3, m.Config.Vocab), &o, nil))
 	if err := b.admit(ctx); !errors.Is(err, context.Canceled) || len(b.d.ids) > 0 {
 		t.Errorf("error %v after %d tokens of prompts, want %v after none", err, len(b.d.ids), context.Canceled)
 	}
@@ -461,33 +463,59 @@ func TestBadRequestsAreRefused(t *testing.T) {
 func TestLogitsThatAreNotFiniteEndTheCall(t *testing.T) {
 	m := small(t, nil)
 	m.Norm.W[3] = float32(math.NaN())
-	_, err := New(m, nil, nil).Generate(context.Background(), mixed(3, m.Config.Vocab), DefaultOptions(5), nil)
-	if !errors.Is(err, ErrNotFinite) {
-		t.Errorf("error %v, want %v", err, ErrNotFinite)
+	for _, n := range []int{3, 40} { // of one batch, and of several
+		results, err := New(m, nil, nil).Generate(context.Background(), mixed(n, m.Config.Vocab), DefaultOptions(5), nil)
+		if !errors.Is(err, ErrNotFinite) || results != nil {
+			t.Errorf("%d requests: error %v and %d results, want %v and none", n, err, len(results), ErrNotFinite)
+		}
+	}
+}
+
+func TestEqualPromptsAreTakenTogether(t *testing.T) {
+	m := small(t, nil)
+	var reqs []Request
+	for _, id := range []int32{1, 2, 1, 2, 1, 3, 1} {
+		reqs = append(reqs, Request{Prompt: []int32{id}})
+	}
+	o := DefaultOptions(8)
+	q := newQueue(New(m, nil, nil), reqs, &o, nil)
+	for _, want := range [][]int{{0, 2, 4}, {6}, {1, 3}, {5}, nil} {
+		var got []int
+		for _, j := range q.take(3) {
+			got = append(got, j.request)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("took the requests %v, want %v", got, want)
+		}
 	}
 }
 
 // TestTokensAllocateNothing measures whole steps of a batch that neither gains nor loses a completion, in one
-// thread. What is left is a few of the kernels' closures a step.
+// thread.
 func TestTokensAllocateNothing(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	m := small(t, nil)
-	reqs, o := mixed(32, m.Config.Vocab), DefaultOptions(50)
+	reqs, o := mixed(28, m.Config.Vocab), DefaultOptions(50)
 	g := New(m, nil, nil)
 	g.packed.pack(m)
-	b := newBatch(g, reqs, &o)
+	b := newBatch(newQueue(g, reqs, &o, nil))
 	step := func() {
 		if err := b.admit(context.Background()); err != nil {
 			t.Fatal(err)
 		}
 		b.advance()
-		if err := b.extend(); err != nil {
+		if _, err := b.extend(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for range 20 { // buffers grow
+	for range 33 { // buffers grow, those of the tokens at 32
 		step()
 	}
-	if n := testing.AllocsPerRun(20, step); n >= float64(len(reqs)) {
+	n := testing.AllocsPerRun(10, step)
+	if len(b.active) != len(reqs) {
+		t.Fatalf("%d completions are in the making, want %d", len(b.active), len(reqs))
+	}
+	if n > 0 {
 		t.Errorf("%v allocations a step of %d tokens", n, len(reqs))
 	}
 }
@@ -506,11 +534,11 @@ func BenchmarkDecode(b *testing.B) {
 			reqs[i].Prompt = append(reqs[i].Prompt, int32((i/4*31+j)%392))
 		}
 	}
-	for name, temperature := range map[string]float64{"greedy": 0, "sampled": 1} {
+	for temperature, name := range []string{"greedy", "sampled"} {
 		for _, rows := range []int{1, 32, 256} {
 			b.Run(fmt.Sprint(name, "/rows=", rows), func(b *testing.B) {
 				g, o := New(m, nil, nil), DefaultOptions(40)
-				o.Temperature = temperature
+				o.Temperature = float64(temperature)
 				b.ReportAllocs()
 				for b.Loop() {
 					draw(b, g, reqs[:rows], o)

@@ -13,26 +13,8 @@ import (
 	"github.com/dno-project/dno/core/engine/graph"
 	"github.com/dno-project/dno/core/engine/model"
 	"github.com/dno-project/dno/core/engine/weights"
+	"github.com/dno-project/dno/sdk/sdktest"
 )
-
-// goldenDirs lists the cases of a kind, in DNO_GOLDEN, else beside the module, else the few that
-// come with the package.
-func goldenDirs(t *testing.T, kind string) []string {
-	t.Helper()
-	root := os.Getenv("DNO_GOLDEN")
-	if root == "" {
-		root = filepath.FromSlash("../../../../shared/golden")
-		if _, err := os.Stat(root); err != nil {
-			root = filepath.FromSlash("../testdata/golden")
-			t.Logf("NO GOLDEN DATA at ../shared/golden: only the cases in testdata are compared")
-		}
-	}
-	dirs, err := filepath.Glob(filepath.Join(root, kind, "*"))
-	if err != nil || len(dirs) == 0 {
-		t.Skipf("NO GOLDEN DATA in %s", filepath.Join(root, kind))
-	}
-	return dirs
-}
 
 // reference is what reference.json says of a case.
 type reference struct {
@@ -48,7 +30,8 @@ type reference struct {
 }
 
 func TestGoldenArch(t *testing.T) {
-	for _, dir := range goldenDirs(t, "arch") {
+	for _, file := range sdktest.GoldenCases(t, "arch/*/config.json", "../testdata/golden") {
+		dir := filepath.Dir(file)
 		for _, config := range []string{"config.json", "config.legacy.json"} {
 			t.Run(filepath.Base(dir)+"/"+config, func(t *testing.T) { goldenArch(t, dir, config) })
 		}

@@ -160,7 +160,7 @@ func TestAttentionClosedFormAgainstFiniteDifferences(t *testing.T) {
 }
 
 // A row depends on what is before it in its own sequence, to the bit: not on its neighbours in the batch, not on
-// later rows. A decoding step gives the same bytes.
+// later rows.
 func TestAttentionRowsDoNotDependOnTheBatch(t *testing.T) {
 	everyLevel(t, func(t *testing.T) {
 		r := generator(4)
@@ -177,16 +177,61 @@ func TestAttentionRowsDoNotDependOnTheBatch(t *testing.T) {
 					q: c.q[from*H*D : (from+n)*H*D], k: c.k[from*G*D : (from+n)*G*D], v: c.v[from*G*D : (from+n)*G*D]}
 				got, _ := alone.forward()
 				same(t, c.String(), got, out[from*H*D:(from+n)*H*D])
+			}
+		}
+	})
+}
 
-				for T := 1; T <= to-from; T++ {
-					step := make([]float32, H*D)
-					row := (from + T - 1) * H * D
-					AttentionStep(step, c.q[row:row+H*D], c.k[from*G*D:], c.v[from*G*D:], T, H, G, D, float32(c.scale))
-					same(t, fmt.Sprintf("%v: step %d", c, T), step, out[row:row+H*D])
+// A step gives the bytes of Attention's row, whatever steps with it and however its cache was filled.
+func TestAttentionStepIsAttention(t *testing.T) {
+	everyLevel(t, func(t *testing.T) {
+		r := generator(6)
+		for _, c := range attentionCases(r) {
+			out, _ := c.forward()
+			S, qd, kd := len(c.cu)-1, c.H*c.D, c.G*c.D
+			longest := 0
+			for s := range S {
+				longest = max(longest, c.cu[s+1]-c.cu[s])
+			}
+			for _, prompt := range []int{0, 1, 31, 32, 33, longest} { // positions that are there before the first step
+				caches := NewCaches(S+1, longest, c.G, c.D)
+				for s := range S {
+					from, n := c.cu[s], min(prompt, c.cu[s+1]-c.cu[s])
+					other := &caches[S] // is filled in two parts, and beyond the prompt
+					other.Clear()
+					other.Add(c.k[from*kd:], c.v[from*kd:], n/2)
+					other.Add(c.k[(from+n/2)*kd:], c.v[(from+n/2)*kd:], c.cu[s+1]-from-n/2)
+					caches[s].Copy(other, n)
+				}
+				for T := prompt; T < longest; T++ {
+					var at []*Cache
+					var q, k, v, want []float32
+					for s := range S {
+						if row := c.cu[s] + T; row < c.cu[s+1] {
+							at = append(at, &caches[s])
+							q, want = append(q, c.q[row*qd:(row+1)*qd]...), append(want, out[row*qd:(row+1)*qd]...)
+							k, v = append(k, c.k[row*kd:(row+1)*kd]...), append(v, c.v[row*kd:(row+1)*kd]...)
+						}
+					}
+					got, check := guarded(len(q))
+					AttentionStep(got, q, k, v, at, c.H, float32(c.scale))
+					check(t)
+					same(t, fmt.Sprintf("%v: step %d after a prompt of %d", c, T, prompt), got, want)
 				}
 			}
 		}
 	})
+}
+
+func TestCacheRefusesOneMoreThanItHolds(t *testing.T) {
+	caches := NewCaches(2, 32, 1, 4)
+	x := make([]float32, 33*4)
+	defer func() {
+		if recover() == nil {
+			t.Error("a cache of 32 positions took 33, which are another cache's memory")
+		}
+	}()
+	caches[0].Add(x, x, 33)
 }
 
 func TestAttentionOfLargeScores(t *testing.T) {

@@ -103,11 +103,16 @@ func BenchmarkAttention(b *testing.B) {
 		})
 	})
 	b.Run("step", func(b *testing.B) {
+		caches, at := NewCaches(64, 80, c.G, c.D), make([]*Cache, 64)
+		for s := range at {
+			at[s] = &caches[s]
+			at[s].Add(c.k[s*80*c.G*c.D:], c.v[s*80*c.G*c.D:], 79)
+		}
 		benchFlops(b, 64*2*2*80*32*6, func() {
-			Parallel(64, func(s int) {
-				q, k := s*80*c.H*c.D, s*80*c.G*c.D
-				AttentionStep(out[q:][:c.H*c.D], c.q[q:], c.k[k:], c.v[k:], 80, c.H, c.G, c.D, float32(c.scale))
-			})
+			for _, cache := range at {
+				cache.Copy(cache, 79)
+			}
+			AttentionStep(out, c.q, c.k, c.v, at, c.H, float32(c.scale))
 		})
 	})
 }

@@ -1,7 +1,5 @@
 package kernel
 
-import "runtime"
-
 // Cache holds the keys and values of the positions 0, 1, … of one sequence, for [AttentionStep]. The zero value is
 // of no use; [NewCaches] makes caches.
 type Cache struct {
@@ -60,22 +58,16 @@ func (c *Cache) Copy(from *Cache, n int) {
 
 // AttentionStep is [Attention] for the next row of each of some sequences: it adds key and value i to caches[i] and
 // attends query i to all that this holds. q and out are n×(H·D), k and v n×(G·D), for n = len(caches); no cache comes
-// twice. Row i of out is, to the bit, the last row that Attention computes from the sequence as a whole.
+// twice. Row i of out is, to the bit, the last row that Attention computes from the sequence as a whole. It runs in
+// the calling goroutine: threads have sequences of their own.
 func AttentionStep(out, q, k, v []float32, caches []*Cache, H int, scale float32) {
-	n := len(caches)
-	if n == 0 || H == 0 {
-		return
+	memory := borrow()
+	defer memory.giveBack()
+	for i, c := range caches {
+		kd, qd := c.G*c.D, H*c.D
+		c.Add(k[i*kd:], v[i*kd:], 1)
+		c.attend(out[i*qd:(i+1)*qd], q[i*qd:(i+1)*qd], memory, H, scale)
 	}
-	shares := min(n, 4*runtime.GOMAXPROCS(0))
-	Parallel(shares, func(t int) {
-		memory := borrow()
-		defer memory.giveBack()
-		for i := t * n / shares; i < (t+1)*n/shares; i++ {
-			c, kd, qd := caches[i], caches[i].G*caches[i].D, H*caches[i].D
-			c.Add(k[i*kd:], v[i*kd:], 1)
-			c.attend(out[i*qd:(i+1)*qd], q[i*qd:(i+1)*qd], memory, H, scale)
-		}
-	})
 }
 
 // attend computes one row of attention to all positions.

@@ -77,7 +77,9 @@ func TestNothingIsReadOutsideTheSlices(t *testing.T) {
 			out, probs := fresh(T*4*D), fresh(AttentionScratch(c.cu, 4))
 			Attention(out, probs, c.q, c.k, c.v, c.cu, 4, 2, D, 1)
 			AttentionBackward(fresh(T*4*D), fresh(T*2*D), fresh(T*2*D), out, probs, c.q, c.k, c.v, c.cu, 4, 2, D, 1)
-			AttentionStep(fresh(4*D), c.q[:4*D], c.k, c.v, T, 4, 2, D, 1)
+			caches := NewCaches(1, T+1, 2, D)
+			caches[0].Add(c.k, c.v, T)
+			AttentionStep(fresh(4*D), fresh(4*D), fresh(2*D), fresh(2*D), []*Cache{&caches[0]}, 4, 1)
 		}
 	})
 }

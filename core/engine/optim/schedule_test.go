@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/dno-project/dno/sdk/sdktest"
 )
 
 func TestSchedules(t *testing.T) {
@@ -43,18 +45,7 @@ func TestSchedules(t *testing.T) {
 
 // The golden trajectories log PyTorch's learning rate at each step.
 func TestGoldenSchedule(t *testing.T) {
-	golden := os.Getenv("DNO_GOLDEN")
-	if golden == "" {
-		golden = "../../../../shared/golden" // beside the module's root
-	}
-	files, err := filepath.Glob(filepath.Join(golden, "traj", "*", "trajectory.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(files) == 0 {
-		t.Skipf("NOT TESTED against golden data: there is none in %s; set DNO_GOLDEN", golden)
-	}
-	for _, file := range files {
+	for _, file := range sdktest.GoldenCases(t, "traj/*/trajectory.json", "../testdata/golden") {
 		t.Run(filepath.Base(filepath.Dir(file)), func(t *testing.T) {
 			text, err := os.ReadFile(file)
 			if err != nil {

@@ -11,19 +11,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
-)
 
-func goldenDir(t *testing.T) string {
-	t.Helper()
-	dir := os.Getenv("DNO_GOLDEN")
-	if dir == "" {
-		dir = "../../../../shared/golden"
-	}
-	if _, err := os.Stat(dir); err != nil {
-		t.Skip("SKIPPED: no golden data: set DNO_GOLDEN: ", err)
-	}
-	return dir
-}
+	"github.com/dno-project/dno/sdk/sdktest"
+)
 
 func readJSON(t *testing.T, path string, v any) {
 	t.Helper()
@@ -64,11 +54,7 @@ func loadGzip(t *testing.T, path string) *Tokenizer {
 // TestGoldenTokenizers compares with Hugging Face tokenizers on real vocabularies. There, special tokens in
 // the text are parsed as such. The chats of these files need a Jinja interpreter, which is a later task.
 func TestGoldenTokenizers(t *testing.T) {
-	paths, err := filepath.Glob(filepath.Join(goldenDir(t), "tokenizers", "*.json"))
-	if err != nil || len(paths) == 0 {
-		t.Fatal("the golden directory holds no tokenizer: ", err)
-	}
-	for _, path := range paths {
+	for _, path := range sdktest.GoldenCases(t, "tokenizers/*.json") {
 		name := strings.TrimSuffix(filepath.Base(path), ".json")
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -121,11 +107,7 @@ func TestGoldenTokenizers(t *testing.T) {
 
 // TestGoldenTinyTokenizers does the same with the tokenizers of the golden models.
 func TestGoldenTinyTokenizers(t *testing.T) {
-	paths, err := filepath.Glob(filepath.Join(goldenDir(t), "arch", "*", "tokenizer_cases.json"))
-	if err != nil || len(paths) == 0 {
-		t.Fatal("the golden directory holds no tokenizer: ", err)
-	}
-	for _, path := range paths {
+	for _, path := range sdktest.GoldenCases(t, "arch/*/tokenizer_cases.json") {
 		dir := filepath.Dir(path)
 		t.Run(filepath.Base(dir), func(t *testing.T) {
 			t.Parallel()

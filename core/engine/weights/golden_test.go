@@ -8,19 +8,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/dno-project/dno/sdk/sdktest"
 )
 
-func goldenDir(t *testing.T) string {
-	t.Helper()
-	dir := os.Getenv("DNO_GOLDEN")
-	if dir == "" {
-		dir = "../../../../shared/golden"
-	}
-	if _, err := os.Stat(dir); err != nil {
-		t.Skip("SKIPPED: no golden data: set DNO_GOLDEN: ", err)
-	}
-	return dir
-}
+// fewCases are the golden cases that come with the engine.
+const fewCases = "../testdata/golden"
 
 func readJSON(t *testing.T, path string, v any) bool {
 	t.Helper()
@@ -40,116 +33,109 @@ func readJSON(t *testing.T, path string, v any) bool {
 // TestGoldenModels reads every model that PyTorch wrote and holds its tensors against its
 // configuration, and against the sums that PyTorch took where they are given.
 func TestGoldenModels(t *testing.T) {
-	golden := goldenDir(t)
-	var dirs []string
-	for _, pattern := range []string{"arch/*", "traj/*/init", "traj/*/reference"} {
-		found, err := filepath.Glob(filepath.Join(golden, pattern))
-		if err != nil {
-			t.Fatal(err)
-		}
-		dirs = append(dirs, found...)
+	for _, file := range sdktest.GoldenCases(t, "arch/*/config.json", fewCases) {
+		dir := filepath.Dir(file)
+		t.Run(filepath.Base(dir), func(t *testing.T) { goldenModel(t, dir) })
 	}
-	if len(dirs) == 0 {
-		t.Fatal("the golden directory holds no model")
-	}
-	for _, dir := range dirs {
-		name, _ := filepath.Rel(golden, dir)
-		t.Run(filepath.ToSlash(name), func(t *testing.T) {
-			f := open(t, dir)
-			var config struct {
-				VocabSize        int   `json:"vocab_size"`
-				HiddenSize       int   `json:"hidden_size"`
-				NumHiddenLayers  int   `json:"num_hidden_layers"`
-				IntermediateSize int   `json:"intermediate_size"`
-				Tied             *bool `json:"tie_word_embeddings"`
-			}
-			if !readJSON(t, filepath.Join(dir, "config.json"), &config) {
-				t.Fatal("no config.json")
-			}
-			shapes := map[string][]int{
-				"model.embed_tokens.weight":           {config.VocabSize, config.HiddenSize},
-				"model.norm.weight":                   {config.HiddenSize},
-				"model.layers.0.mlp.down_proj.weight": {config.HiddenSize, config.IntermediateSize},
-			}
-			if config.Tied != nil && !*config.Tied {
-				shapes["lm_head.weight"] = []int{config.VocabSize, config.HiddenSize}
-			}
-			for name, want := range shapes {
-				if got, ok := f.Tensor(name); !ok || !slices.Equal(got.Shape, want) {
-					t.Errorf("%s: shape %v, want %v", name, got.Shape, want)
-				}
-			}
-			perLayer := map[string]int{}
-			total := 0
-			for _, name := range f.Names() {
-				x, _ := f.Tensor(name)
-				total += len(floats(t, f, name))
-				if x.DType != F32 {
-					t.Errorf("%s is %s", name, x.DType)
-				}
-				if layer, _, ok := cutLayer(name); ok {
-					perLayer[layer]++
-				}
-			}
-			if len(perLayer) != config.NumHiddenLayers {
-				t.Errorf("%d layers, want %d", len(perLayer), config.NumHiddenLayers)
-			}
-			for layer, n := range perLayer {
-				if n != perLayer["0"] {
-					t.Errorf("layer %s has %d tensors, layer 0 %d", layer, n, perLayer["0"])
-				}
-			}
-			var reference struct {
-				NParams       int                   `json:"n_params"`
-				ParamChecksum map[string][2]float64 `json:"param_checksum"`
-				GradNorm      map[string]float64    `json:"grad_norm"`
-			}
-			if !readJSON(t, filepath.Join(dir, "reference.json"), &reference) {
-				return
-			}
-			if total != reference.NParams {
-				t.Errorf("%d parameters, want %d", total, reference.NParams)
-			}
-			checkSums(t, f, reference.ParamChecksum)
+}
 
-			gradients := open(t, filepath.Join(dir, "gradients.safetensors"))
-			if !slices.Equal(gradients.Names(), f.Names()) {
-				t.Errorf("gradients of %q, parameters %q", gradients.Names(), f.Names())
-			}
-			for name, want := range reference.GradNorm {
-				squares := 0.0
-				for _, x := range floats(t, gradients, name) {
-					squares += float64(x) * float64(x)
-				}
-				if got := math.Sqrt(squares); math.Abs(got-want) > 1e-6*want {
-					t.Errorf("gradient of %s: norm %v, want %v", name, got, want)
-				}
-			}
-			values := open(t, filepath.Join(dir, "reference.safetensors"))
-			ids, _ := values.Tensor("input_ids")
-			mask, _ := values.Tensor("attention_mask")
-			logits, _ := values.Tensor("logits")
-			i, errIDs := ids.Int64s(nil)
-			m, errMask := mask.Int64s(nil)
-			if errIDs != nil || errMask != nil || len(i) != len(m) || !slices.Equal(logits.Shape, []int{ids.Shape[0], ids.Shape[1], config.VocabSize}) {
-				t.Errorf("ids %v (%v), mask %v (%v), logits %v", ids.Shape, errIDs, mask.Shape, errMask, logits.Shape)
-			}
-			for k := range i {
-				if i[k] < 0 || i[k] >= int64(config.VocabSize) || m[k] < 0 || m[k] > 1 {
-					t.Fatalf("token %d is %d, its mask %d", k, i[k], m[k])
-				}
-			}
-		})
+// TestGoldenRunModels does the same with what the golden training runs began with.
+func TestGoldenRunModels(t *testing.T) {
+	for _, file := range sdktest.GoldenCases(t, "traj/*/*/config.json", fewCases) {
+		dir := filepath.Dir(file)
+		t.Run(filepath.Base(filepath.Dir(dir))+"/"+filepath.Base(dir), func(t *testing.T) { goldenModel(t, dir) })
+	}
+}
+
+func goldenModel(t *testing.T, dir string) {
+	f := open(t, dir)
+	var config struct {
+		VocabSize        int   `json:"vocab_size"`
+		HiddenSize       int   `json:"hidden_size"`
+		NumHiddenLayers  int   `json:"num_hidden_layers"`
+		IntermediateSize int   `json:"intermediate_size"`
+		Tied             *bool `json:"tie_word_embeddings"`
+	}
+	readJSON(t, filepath.Join(dir, "config.json"), &config)
+	shapes := map[string][]int{
+		"model.embed_tokens.weight":           {config.VocabSize, config.HiddenSize},
+		"model.norm.weight":                   {config.HiddenSize},
+		"model.layers.0.mlp.down_proj.weight": {config.HiddenSize, config.IntermediateSize},
+	}
+	if config.Tied != nil && !*config.Tied {
+		shapes["lm_head.weight"] = []int{config.VocabSize, config.HiddenSize}
+	}
+	for name, want := range shapes {
+		if got, ok := f.Tensor(name); !ok || !slices.Equal(got.Shape, want) {
+			t.Errorf("%s: shape %v, want %v", name, got.Shape, want)
+		}
+	}
+	perLayer := map[string]int{}
+	total := 0
+	for _, name := range f.Names() {
+		x, _ := f.Tensor(name)
+		total += len(floats(t, f, name))
+		if x.DType != F32 {
+			t.Errorf("%s is %s", name, x.DType)
+		}
+		if layer, _, ok := cutLayer(name); ok {
+			perLayer[layer]++
+		}
+	}
+	if len(perLayer) != config.NumHiddenLayers {
+		t.Errorf("%d layers, want %d", len(perLayer), config.NumHiddenLayers)
+	}
+	for layer, n := range perLayer {
+		if n != perLayer["0"] {
+			t.Errorf("layer %s has %d tensors, layer 0 %d", layer, n, perLayer["0"])
+		}
+	}
+	var reference struct {
+		NParams       int                   `json:"n_params"`
+		ParamChecksum map[string][2]float64 `json:"param_checksum"`
+		GradNorm      map[string]float64    `json:"grad_norm"`
+	}
+	if !readJSON(t, filepath.Join(dir, "reference.json"), &reference) {
+		return
+	}
+	if total != reference.NParams {
+		t.Errorf("%d parameters, want %d", total, reference.NParams)
+	}
+	checkSums(t, f, reference.ParamChecksum)
+
+	gradients := open(t, filepath.Join(dir, "gradients.safetensors"))
+	if !slices.Equal(gradients.Names(), f.Names()) {
+		t.Errorf("gradients of %q, parameters %q", gradients.Names(), f.Names())
+	}
+	for name, want := range reference.GradNorm {
+		squares := 0.0
+		for _, x := range floats(t, gradients, name) {
+			squares += float64(x) * float64(x)
+		}
+		if got := math.Sqrt(squares); math.Abs(got-want) > 1e-6*want {
+			t.Errorf("gradient of %s: norm %v, want %v", name, got, want)
+		}
+	}
+	values := open(t, filepath.Join(dir, "reference.safetensors"))
+	ids, _ := values.Tensor("input_ids")
+	mask, _ := values.Tensor("attention_mask")
+	logits, _ := values.Tensor("logits")
+	i, errIDs := ids.Int64s(nil)
+	m, errMask := mask.Int64s(nil)
+	if errIDs != nil || errMask != nil || len(i) != len(m) || !slices.Equal(logits.Shape, []int{ids.Shape[0], ids.Shape[1], config.VocabSize}) {
+		t.Errorf("ids %v (%v), mask %v (%v), logits %v", ids.Shape, errIDs, mask.Shape, errMask, logits.Shape)
+	}
+	for k := range i {
+		if i[k] < 0 || i[k] >= int64(config.VocabSize) || m[k] < 0 || m[k] > 1 {
+			t.Fatalf("token %d is %d, its mask %d", k, i[k], m[k])
+		}
 	}
 }
 
 // TestGoldenFinals reads what the golden training runs ended with.
 func TestGoldenFinals(t *testing.T) {
-	runs, err := filepath.Glob(filepath.Join(goldenDir(t), "traj", "*"))
-	if err != nil || len(runs) == 0 {
-		t.Fatal("the golden directory holds no run: ", err)
-	}
-	for _, dir := range runs {
+	for _, file := range sdktest.GoldenCases(t, "traj/*/trajectory.json", fewCases) {
+		dir := filepath.Dir(file)
 		t.Run(filepath.Base(dir), func(t *testing.T) {
 			var trajectory struct {
 				Final map[string]struct {
@@ -157,9 +143,7 @@ func TestGoldenFinals(t *testing.T) {
 					AbsSum float64 `json:"abs_sum"`
 				} `json:"final_checksum"`
 			}
-			if !readJSON(t, filepath.Join(dir, "trajectory.json"), &trajectory) {
-				t.Fatal("no trajectory.json")
-			}
+			readJSON(t, file, &trajectory)
 			sums := map[string][2]float64{}
 			for name, s := range trajectory.Final {
 				sums[name] = [2]float64{s.Sum, s.AbsSum}

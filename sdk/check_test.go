@@ -1,0 +1,139 @@
+package sdk
+
+import (
+	"math"
+	"strings"
+	"testing"
+)
+
+func TestVerdictsAreChecked(t *testing.T) {
+	both := []Ordered{{A: 0, B: 1}, {A: 1, B: 0}}
+	batch := []Comparison{{ID: "c0", Candidates: []string{"4", "5"}, Pairs: both}, {ID: "c1", Candidates: []string{"4", "5"}, Pairs: both}}
+	score, nan := 1.0, math.NaN()
+	for name, c := range map[string]struct {
+		form   OracleForm
+		change func(v []Verdicts) []Verdicts
+		want   string // "" passes
+	}{
+		"probabilities from 0 to 1 pass": {FormPairwise, func(v []Verdicts) []Verdicts {
+			v[0].Pairs[0].P, v[0].Pairs[1].P = 0, 1
+			return v
+		}, ""},
+		"an abstention's number is not read": {FormPairwise, func(v []Verdicts) []Verdicts {
+			v[0].Pairs[0] = Verdict{P: nan, Abstain: "no idea"}
+			return v
+		}, ""},
+		"a missing comparison": {FormPairwise, func(v []Verdicts) []Verdicts {
+			return v[:1]
+		}, "1 verdicts for 2 comparisons"},
+		"another order": {FormPairwise, func(v []Verdicts) []Verdicts {
+			v[0], v[1] = v[1], v[0]
+			return v
+		}, `verdicts[0].id is "c1", comparison 0 is "c0"`},
+		"a probability above 1": {FormPairwise, func(v []Verdicts) []Verdicts {
+			v[1].Pairs[1].P = 1.0000001
+			return v
+		}, "verdicts[1].pairs[1].p is 1.0000001"},
+		"a probability that is NaN": {FormPairwise, func(v []Verdicts) []Verdicts {
+			v[1].Pairs[0].P = nan
+			return v
+		}, "verdicts[1].pairs[0].p is NaN"},
+		"a missing pair": {FormListwise, func(v []Verdicts) []Verdicts {
+			v[1].Pairs = v[1].Pairs[:1]
+			return v
+		}, "verdicts[1].pairs has 1 answers for 2 pairs"},
+		"an assessment for one candidate of two": {FormPairwise, func(v []Verdicts) []Verdicts {
+			v[0].Assessed = make([]Assessment, 1)
+			return v
+		}, "verdicts[0].assessed has 1 entries for 2 candidates"},
+		"a cost below 0": {FormPairwise, func(v []Verdicts) []Verdicts {
+			v[0].Cost = -1
+			return v
+		}, "verdicts[0].cost is -1"},
+		"a label that is NaN": {FormPairwise, func(v []Verdicts) []Verdicts {
+			v[0].Assessed = []Assessment{{}, {Labels: map[string]float64{"correct": nan}}}
+			return v
+		}, `verdicts[0].assessed[1].labels["correct"] is NaN`},
+		"scores pass from a pointwise oracle": {FormPointwise, func(v []Verdicts) []Verdicts {
+			for i := range v {
+				v[i].Pairs, v[i].Assessed = nil, []Assessment{{Score: &score}, {Abstain: "empty"}}
+			}
+			return v
+		}, ""},
+		"a pointwise oracle without scores": {FormPointwise, func(v []Verdicts) []Verdicts {
+			v[0].Pairs, v[0].Assessed = nil, make([]Assessment, 2)
+			return v
+		}, "verdicts[0].assessed[0] has neither a score nor a reason to abstain"},
+		"a score that is NaN": {FormPointwise, func(v []Verdicts) []Verdicts {
+			v[0].Pairs, v[0].Assessed = nil, []Assessment{{Score: &score}, {Score: &nan}}
+			return v
+		}, "verdicts[0].assessed[1].score is NaN"},
+		"pairs from a pointwise oracle": {FormPointwise, func(v []Verdicts) []Verdicts {
+			return v
+		}, "a pointwise oracle gives none"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			v := make([]Verdicts, len(batch))
+			for i := range v {
+				v[i] = Verdicts{ID: batch[i].ID, Pairs: []Verdict{{P: 0.5}, {P: 0.5}}}
+			}
+			expect(t, OracleTraits{Form: c.form}.CheckVerdicts(batch, c.change(v)), c.want)
+		})
+	}
+}
+
+func TestTokenGradientsAreChecked(t *testing.T) {
+	traits := LossTraits{TokenLevel: true}
+	b := LossBatch{Policy: []float64{-3, -5}, Tokens: []int32{1, 2}}
+	for name, c := range map[string]struct {
+		out  LossResult
+		want string
+	}{
+		"whole rows pass":           {LossResult{TokenGradients: [][]float64{{1}, {2, 3}}}, ""},
+		"a row that is short":       {LossResult{TokenGradients: [][]float64{{1}, {2}}}, "token_gradients[1] has 1 values for 2 tokens"},
+		"a row that is missing":     {LossResult{TokenGradients: [][]float64{{1}}}, "token_gradients has 1 rows for 2 completions"},
+		"an infinity":               {LossResult{TokenGradients: [][]float64{{1}, {2, math.Inf(-1)}}}, "token_gradients[1][1] is -Inf"},
+		"a gradient per completion": {LossResult{Gradient: []float64{1, 2}, TokenGradients: [][]float64{{1}, {2, 3}}}, "gradient has 2 values"},
+		"a metric that is NaN": {LossResult{TokenGradients: [][]float64{{1}, {2, 3}}, Metrics: map[string]float64{"kl": math.NaN()}},
+			`metrics["kl"] is NaN`},
+	} {
+		t.Run(name, func(t *testing.T) { expect(t, traits.CheckResult(b, c.out), c.want) })
+	}
+}
+
+func TestCompletionsAreChecked(t *testing.T) {
+	req := SampleRequest{Prompts: make([]Prompt, 2), K: 2}
+	p, rounded, positive, nan := -1.0, 1e-9, 0.5, math.NaN()
+	ok := Completion{Text: "a", LogProb: &p, Finish: FinishLength, Tokens: []int32{0, 5}}
+	for name, c := range map[string]struct {
+		out  [][]Completion
+		want string
+	}{
+		"fewer than K, or none, pass":  {[][]Completion{{ok}, nil}, ""},
+		"a rounded 0 passes":           {[][]Completion{{{LogProb: &rounded}}, nil}, ""},
+		"a prompt that is missing":     {[][]Completion{{ok}}, "completions has 1 rows for 2 prompts"},
+		"more than K":                  {[][]Completion{nil, {ok, ok, ok}}, "completions[1] has 3 completions, at most 2"},
+		"a log-probability above 0":    {[][]Completion{{ok, {LogProb: &positive}}, nil}, "completions[0][1].log_prob is 0.5"},
+		"a log-probability of NaN":     {[][]Completion{{{LogProb: &nan}}, nil}, "completions[0][0].log_prob is NaN"},
+		"a finish that nobody knows":   {[][]Completion{{{Finish: "eos"}}, nil}, `completions[0][0].finish is "eos"`},
+		"a token below 0":              {[][]Completion{{{Tokens: []int32{3, -1}}}, nil}, "completions[0][0].tokens[1] is -1"},
+		"completions for a third one.": {[][]Completion{nil, nil, nil}, "completions has 3 rows for 2 prompts"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			expect(t, req.CheckResponse(SampleResponse{Completions: c.out}), c.want)
+		})
+	}
+}
+
+func expect(t *testing.T, err error, want string) {
+	t.Helper()
+	if want == "" {
+		if err != nil {
+			t.Errorf("refused: %v", err)
+		}
+		return
+	}
+	if err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("want %q, have %v", want, err)
+	}
+}
