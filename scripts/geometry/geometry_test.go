@@ -46,7 +46,7 @@ func TestSlips(t *testing.T) {
 	}
 }
 
-// At a chance the corpus slips with probability 0.6: of n chances 0.6·n ± 4 standard deviations.
+// At a chance the corpus slips with probability p: of n chances p·n ± 4 standard deviations.
 func TestSlipsAreAsFrequentAsStated(t *testing.T) {
 	g := NewGenerator(10, Corpus, Habits{Slips: Slips})
 	kinds := map[byte][2]int{}
@@ -64,7 +64,7 @@ func TestSlipsAreAsFrequentAsStated(t *testing.T) {
 	}
 	for op, k := range kinds {
 		n, got := float64(k[0]), float64(k[1])
-		if sd := 0.4899; got < 0.6*n-4*sd*math.Sqrt(n) || got > 0.6*n+4*sd*math.Sqrt(n) {
+		if room := 4 * math.Sqrt(n*Slips*(1-Slips)); math.Abs(got-n*Slips) > room {
 			t.Errorf("%c: %v slips of %v chances", op, got, n)
 		}
 	}
