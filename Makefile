@@ -13,7 +13,7 @@ test: ## the tests
 	$(GO) test ./...
 
 race: ## the race detector on the concurrent packages
-	$(GO) test -race ./core/host ./core/loop ./core/rundir ./core/script ./sdk/...
+	$(GO) test -race ./core/host ./core/loop ./core/rundir ./core/script ./core/engine/generate ./sdk/...
 
 check: fmt vet lint cross ## everything but the tests
 
@@ -46,7 +46,7 @@ bench: ## the engine's benchmarks
 	$(GO) test -run '^$$' -bench . ./core/engine/...
 
 kernels: ## write the assembly anew
-	cd core/engine/kernel/_asm && $(GO) run . -out ../
+	$(GO) generate ./core/engine/kernel
 
 proto: ## write the wire contract's Go anew (needs protoc, protoc-gen-go and protoc-gen-go-grpc)
 	protoc -I sdk/pluginpb --go_out=sdk/pluginpb --go_opt=paths=source_relative \

@@ -4,14 +4,15 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"os"
-	"path/filepath"
 	"testing"
 
 	"pgregory.net/rapid"
 
 	"github.com/dno-project/dno/sdk"
+	"github.com/dno-project/dno/sdk/sdktest"
 )
 
 // golden is a loss under the golden data's name.
@@ -25,26 +26,6 @@ var goldenLosses = map[string]golden{
 	"ipo":            {plugin: "ipo"},
 	"ipo_sum":        {plugin: "ipo", extra: sdk.Settings{"average": false}},
 	"dno_regression": {plugin: "dno"},
-}
-
-// readGolden reads a file of the golden data, or skips the test.
-func readGolden(t *testing.T, into any, elements ...string) {
-	t.Helper()
-	dir := os.Getenv("DNO_GOLDEN")
-	if dir == "" {
-		dir = filepath.Join("..", "..", "shared", "golden")
-	}
-	file := filepath.Join(append([]string{dir}, elements...)...)
-	b, err := os.ReadFile(file)
-	if os.IsNotExist(err) {
-		t.Skipf("NOT TESTED: there is no golden data: %v", err)
-	}
-	if err == nil {
-		err = json.Unmarshal(b, into)
-	}
-	if err != nil {
-		t.Fatalf("%s: %v", file, err)
-	}
 }
 
 // loss returns a configured loss of the list.
@@ -91,55 +72,18 @@ func agrees(t *testing.T, what string, got, want float64) {
 
 func TestGoldenLosses(t *testing.T) {
 	t.Parallel()
-	var in struct {
-		PolicyChosen   []float64 `json:"policy_chosen_logps"`
-		PolicyRejected []float64 `json:"policy_rejected_logps"`
-		RefChosen      []float64 `json:"ref_chosen_logps"`
-		RefRejected    []float64 `json:"ref_rejected_logps"`
-		ChosenLen      []int32   `json:"chosen_len"`
-		RejectedLen    []int32   `json:"rejected_len"`
-		Target         []float64 `json:"p_target"`
-	}
-	readGolden(t, &in, "losses", "inputs.json")
-	var out struct {
-		Cases []json.RawMessage `json:"cases"`
-	}
-	readGolden(t, &out, "losses", "losses.json")
-	for _, raw := range out.Cases {
-		var head struct {
-			Loss   string
-			Params json.RawMessage
+	sdktest.LossCases(t, sdktest.GoldenDir(t, "losses"), func(name string, params map[string]float64) (sdk.Loss, bool) {
+		g, built := goldenLosses[name]
+		if !built {
+			return nil, false
 		}
-		if err := json.Unmarshal(raw, &head); err != nil {
-			t.Fatal(err)
+		given := sdk.Settings{}
+		maps.Copy(given, g.extra)
+		for k, v := range params {
+			given[k] = v
 		}
-		t.Run(fmt.Sprintf("%s %s", head.Loss, head.Params), func(t *testing.T) {
-			g, built := goldenLosses[head.Loss]
-			if !built {
-				t.Skipf("%s is not built yet", head.Loss)
-			}
-			var c struct {
-				Params       sdk.Settings
-				PerPair      []float64 `json:"per_pair"`
-				GradChosen   []float64 `json:"grad_chosen"`
-				GradRejected []float64 `json:"grad_rejected"`
-			}
-			if err := json.Unmarshal(raw, &c); err != nil {
-				t.Fatal(err)
-			}
-			for name, value := range g.extra {
-				c.Params[name] = value
-			}
-			l := loss(t, g.plugin, c.Params)
-			for i := range c.PerPair {
-				got := evaluate(t, l, onePair([2]float64{in.PolicyChosen[i], in.PolicyRejected[i]},
-					[2]float64{in.RefChosen[i], in.RefRejected[i]}, [2]int32{in.ChosenLen[i], in.RejectedLen[i]}, in.Target[i]))
-				agrees(t, fmt.Sprintf("pair %d, loss", i), got.Loss, c.PerPair[i])
-				agrees(t, fmt.Sprintf("pair %d, gradient of chosen", i), got.Gradient[0], c.GradChosen[i])
-				agrees(t, fmt.Sprintf("pair %d, gradient of rejected", i), got.Gradient[1], c.GradRejected[i])
-			}
-		})
-	}
+		return loss(t, g.plugin, given), true
+	})
 }
 
 // A second set, computed independently of the first, of single pairs with all settings at the top.
@@ -152,7 +96,16 @@ func TestGoldenLossFixtures(t *testing.T) {
 			Out    map[string]struct{ Loss, Dpw, Dpl float64 }
 		}
 	}
-	readGolden(t, &f, "loss_fixtures.json")
+	data, err := os.ReadFile(sdktest.GoldenDir(t, "loss_fixtures.json"))
+	if err == nil {
+		err = json.Unmarshal(data, &f)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(f.Cases) == 0 {
+		t.Fatal("there are no cases")
+	}
 	beta := f.Params["beta"]
 	sigma := func(x float64) float64 { return 1 / (1 + math.Exp(-x)) }
 	for i, c := range f.Cases {

@@ -1,6 +1,35 @@
 package sdk
 
-import "math"
+import (
+	"math"
+	"slices"
+	"strings"
+)
+
+// IsName says whether s may name a plugin or a setting: lower-case letters, digits, '-' and '_'.
+func IsName(s string) bool {
+	return s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789-_") == ""
+}
+
+// Check says whether the manifest of a plugin of known kind is whole: its name, its version and
+// what its kind has to declare. The settings are not checked. The error is of [CodePlugin].
+func (m Manifest) Check() error {
+	forms := []OracleForm{FormPairwise, FormListwise, FormPointwise}
+	units := []Unit{"", UnitPair, UnitCompletion, UnitGroup}
+	switch {
+	case !IsName(m.Name):
+		return Errorf(CodePlugin, "name is %q: want lower-case letters, digits, '-' and '_'", m.Name)
+	case m.Version == "":
+		return Errorf(CodePlugin, "it has no version, which is part of what its answers are kept under")
+	case m.Kind == KindOracle && !slices.Contains(forms, m.Oracle.Form):
+		return Errorf(CodePlugin, "form is %q: want pairwise, listwise or pointwise", m.Oracle.Form)
+	case m.Kind == KindOracle && m.Oracle.Concurrency < 0:
+		return Errorf(CodePlugin, "concurrency is %d: want 1 or more, or 0 for 1", m.Oracle.Concurrency)
+	case m.Kind == KindLoss && !slices.Contains(units, m.Loss.Unit):
+		return Errorf(CodePlugin, "unit is %q: want pair, completion or group", m.Loss.Unit)
+	}
+	return nil
+}
 
 // CheckVerdicts says whether answers are what an oracle with these traits owes: one for each
 // comparison, in order, with probabilities in [0, 1] or reasons to abstain. The error, of

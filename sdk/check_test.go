@@ -6,6 +6,28 @@ import (
 	"testing"
 )
 
+func TestManifestsAreChecked(t *testing.T) {
+	for name, c := range map[string]struct {
+		manifest Manifest
+		want     string // "" passes
+	}{
+		"a listwise oracle passes":           {Manifest{Kind: KindOracle, Name: "my-judge_2", Version: "1", Oracle: OracleTraits{Form: FormListwise}}, ""},
+		"a loss of pairs need not say so":    {Manifest{Kind: KindLoss, Name: "l", Version: "1"}, ""},
+		"a sampler has nothing more to say":  {Manifest{Kind: KindSampler, Name: "s", Version: "1"}, ""},
+		"no name":                            {Manifest{Kind: KindSampler, Version: "1"}, `name is ""`},
+		"a name with a space":                {Manifest{Kind: KindSampler, Name: "x y", Version: "1"}, `name is "x y": want lower-case`},
+		"a name with a letter that is great": {Manifest{Kind: KindSampler, Name: "dPo", Version: "1"}, `name is "dPo"`},
+		"a name that leads elsewhere":        {Manifest{Kind: KindSampler, Name: "../x", Version: "1"}, `name is "../x"`},
+		"no version":                         {Manifest{Kind: KindSampler, Name: "s"}, "no version"},
+		"an oracle without a form":           {Manifest{Kind: KindOracle, Name: "o", Version: "1"}, `form is "": want pairwise`},
+		"an oracle with negative concurrency": {Manifest{Kind: KindOracle, Name: "o", Version: "1",
+			Oracle: OracleTraits{Form: FormPairwise, Concurrency: -1}}, "concurrency is -1"},
+		"a loss of a unit that nobody knows": {Manifest{Kind: KindLoss, Name: "l", Version: "1", Loss: LossTraits{Unit: "pairs"}}, `unit is "pairs": want pair,`},
+	} {
+		t.Run(name, func(t *testing.T) { expect(t, c.manifest.Check(), c.want) })
+	}
+}
+
 func TestVerdictsAreChecked(t *testing.T) {
 	both := []Ordered{{A: 0, B: 1}, {A: 1, B: 0}}
 	batch := []Comparison{{ID: "c0", Candidates: []string{"4", "5"}, Pairs: both}, {ID: "c1", Candidates: []string{"4", "5"}, Pairs: both}}
@@ -98,6 +120,32 @@ func TestTokenGradientsAreChecked(t *testing.T) {
 			`metrics["kl"] is NaN`},
 	} {
 		t.Run(name, func(t *testing.T) { expect(t, traits.CheckResult(b, c.out), c.want) })
+	}
+}
+
+// Training may survive numbers that are not finite, and nothing else.
+func TestFaultsOfALossAreToldApart(t *testing.T) {
+	b := LossBatch{Policy: []float64{-3, -5}, Tokens: []int32{1, 2}}
+	for name, c := range map[string]struct {
+		out  LossResult
+		want string
+		code Code
+	}{
+		"a gradient for each completion passes": {LossResult{Gradient: []float64{1, 2}}, "", CodeInternal},
+		"a gradient for one of two":             {LossResult{Gradient: []float64{1}}, "gradient has 1 values for 2 completions, want 2", CodePlugin},
+		"rows that nobody asked for":            {LossResult{Gradient: []float64{1, 2}, TokenGradients: [][]float64{{1}}}, "token_gradients has 1 rows for 2 completions, want 0", CodePlugin},
+		"NaN in the gradient":                   {LossResult{Gradient: []float64{1, math.NaN()}}, "gradient[1] is NaN", CodeNumeric},
+		"an infinite loss":                      {LossResult{Loss: math.Inf(1), Gradient: []float64{1, 2}}, "loss is +Inf", CodeNumeric},
+		"the first faulty metric by alphabet": {LossResult{Gradient: []float64{1, 2}, Metrics: map[string]float64{
+			"c": math.NaN(), "a": 1, "d": math.NaN(), "b": math.Inf(1)}}, `metrics["b"] is +Inf`, CodeNumeric},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := LossTraits{}.CheckResult(b, c.out)
+			expect(t, err, c.want)
+			if CodeOf(err) != c.code {
+				t.Errorf("code %d, want %d", CodeOf(err), c.code)
+			}
+		})
 	}
 }
 

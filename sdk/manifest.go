@@ -105,7 +105,8 @@ func AtLeast(min float64) *float64 { return &min }
 //
 // Lifecycle, as the host drives it: 1. Manifest, once after the start; 2. Configure, at each
 // iteration's start and before any other call; 3. the kind's own method, any number of times;
-// 4. the process is told to stop, and a plugin that is an io.Closer is closed. Configure is never called while another call runs.
+// 4. the process is told to stop, and a plugin that is an io.Closer is closed. Configure is never
+// called while another call runs.
 type Plugin interface {
 	Manifest() Manifest
 	// Configure takes the settings of the iteration that begins. The host has checked them against
@@ -126,15 +127,15 @@ func (m Manifest) Resolve(given Settings) (Settings, error) {
 	out := Settings{}
 	for _, s := range m.Settings {
 		v, ok := given[s.Name]
+		switch {
+		case !ok && s.Default == nil && s.Required:
+			return nil, Errorf(CodeUsage, "%s %q needs the setting %q: %s", m.Kind, m.Name, s.Name, s.Help)
+		case !ok && s.Default == nil:
+			continue
+		}
 		code, whose := CodeUsage, ""
 		if !ok {
 			v, code, whose = s.Default, CodePlugin, "its default: "
-		}
-		if !ok && v == nil {
-			if s.Required {
-				return nil, Errorf(CodeUsage, "%s %q needs the setting %q: %s", m.Kind, m.Name, s.Name, s.Help)
-			}
-			continue
 		}
 		checked, err := s.check(v)
 		if err != nil {

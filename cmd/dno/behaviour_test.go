@@ -283,6 +283,9 @@ func read(t *testing.T, path string) []byte {
 }
 
 func TestTheNumberOfProcessorsChangesNoByte(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it runs three experiments")
+	}
 	t.Parallel()
 	dir := small(t)
 	counts := []string{"1", "2", "7"}

@@ -90,13 +90,18 @@ func (a *app) dryRun(ctx context.Context, in setup) (*session, []loop.Plan, erro
 		plans = append(plans, *plan)
 		history = append(history, still(t))
 	}
+	return s, plans, a.checkPlans(ctx, s, plans)
+}
+
+// checkPlans opens what the plans name, on a host of its own.
+func (a *app) checkPlans(ctx context.Context, s *session, plans []loop.Plan) error {
 	h, done, err := a.scratchHost(s.dir)
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
 	defer done()
-	l := &loop.Loop{Experiment: e, Train: s.prompts.train, Plugins: opener{host: h, from: s.dir}}
-	return s, plans, l.Check(ctx, plans)
+	l := &loop.Loop{Experiment: s.script.Experiment(), Train: s.prompts.train, Plugins: opener{host: h, from: s.dir}}
+	return l.Check(ctx, plans)
 }
 
 // still is the record of an iteration in a history that does not move: every figure is there, for a

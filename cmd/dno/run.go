@@ -116,17 +116,19 @@ func (a *app) start(ctx context.Context, s setup) error {
 	return a.execute(ctx, session, run)
 }
 
-// try opens and configures every plugin that the script names at its top level, so that a wrong name
-// is found before anything is made or sampled. What a schedule names is not known yet.
+// try asks for the first iteration's plan, selects its prompts, and opens and configures every plugin
+// that it names, so that what is wrong with them is found before anything is made or sampled. What a
+// schedule asks for later is not known yet.
 func (a *app) try(ctx context.Context, s *session) error {
-	h, done, err := a.scratchHost(s.dir)
+	plan, err := s.script.Plan(ctx, 1, []rundir.IterationRecord{still(0)})
 	if err != nil {
 		return err
 	}
-	defer done()
-	e := s.script.Experiment()
-	l := &loop.Loop{Experiment: e, Train: s.prompts.train, Plugins: opener{host: h, from: s.dir}}
-	return l.Check(ctx, []loop.Plan{e.Plan})
+	var plans []loop.Plan
+	if plan != nil {
+		plans = append(plans, *plan)
+	}
+	return a.checkPlans(ctx, s, plans)
 }
 
 // resume opens a run and executes the rest of it.

@@ -3,32 +3,21 @@ package host
 import (
 	"context"
 	"fmt"
-	"slices"
 
 	"github.com/dno-project/dno/sdk"
 )
 
 // checkManifest says whether the plugin is what the spec asks for, and whole.
 func checkManifest(spec Spec, m sdk.Manifest) error {
-	name := id(spec.Kind, spec.Name)
-	bad := func(format string, args ...any) error {
-		return sdk.Errorf(sdk.CodePlugin, "manifest of "+name+": "+format, args...)
-	}
-	forms := []sdk.OracleForm{sdk.FormPairwise, sdk.FormListwise, sdk.FormPointwise}
-	units := []sdk.Unit{"", sdk.UnitPair, sdk.UnitCompletion, sdk.UnitGroup}
+	err := m.Check()
 	switch {
 	case m.Kind != spec.Kind:
-		return bad("it is of kind %q: use it as such", m.Kind)
-	case !plainName.MatchString(m.Name):
-		return bad("name %q: want lower-case letters, digits, '-' and '_'", m.Name)
-	case !isPath(spec.Name) && m.Name != spec.Name:
-		return bad("it calls itself %q: the executable's name and the manifest's must be the same", m.Name)
-	case m.Version == "":
-		return bad("it has no version, which is part of what its answers are kept under")
-	case m.Kind == sdk.KindOracle && !slices.Contains(forms, m.Oracle.Form):
-		return bad("form %q: want pairwise, listwise or pointwise", m.Oracle.Form)
-	case m.Kind == sdk.KindLoss && !slices.Contains(units, m.Loss.Unit):
-		return bad("unit %q: want pair, completion or group", m.Loss.Unit)
+		err = fmt.Errorf("it is of kind %q: use it as such", m.Kind)
+	case err == nil && !isPath(spec.Name) && m.Name != spec.Name:
+		err = fmt.Errorf("it calls itself %q: the executable's name and the manifest's must be the same", m.Name)
+	}
+	if err != nil {
+		return sdk.Errorf(sdk.CodePlugin, "manifest of %s: %w", id(spec.Kind, spec.Name), err)
 	}
 	return nil
 }

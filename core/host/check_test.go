@@ -31,7 +31,7 @@ func TestManifestsAreChecked(t *testing.T) {
 	}{
 		"a whole one passes":    {func(*sdk.Manifest) {}, ""},
 		"one without a version": {func(m *sdk.Manifest) { m.Version = "" }, "no version"},
-		"one without a form":    {func(m *sdk.Manifest) { m.Oracle.Form = "" }, `form ""`},
+		"one without a form":    {func(m *sdk.Manifest) { m.Oracle.Form = "" }, `form is ""`},
 		"a name with a space":   {func(m *sdk.Manifest) { m.Name = "x y" }, "lower-case"},
 	} {
 		t.Run(name, func(t *testing.T) {

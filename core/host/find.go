@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -20,8 +19,6 @@ type program struct {
 	sum  string // hex sha256, "" for a bundled plugin
 }
 
-var plainName = regexp.MustCompile(`^[a-z0-9_-]+$`)
-
 // isPath tells an executable's path from a plugin's name.
 func isPath(name string) bool {
 	return strings.ContainsRune(name, '/') || strings.ContainsRune(name, filepath.Separator)
@@ -30,7 +27,7 @@ func isPath(name string) bool {
 func (h *Host) lookUp(kind sdk.Kind, name string) (program, error) {
 	path := name
 	if !isPath(name) {
-		if !plainName.MatchString(name) {
+		if !sdk.IsName(name) {
 			return program{}, sdk.Errorf(sdk.CodeUsage, "%s: a plugin's name has lower-case letters, digits, '-' and '_' only; a path has a slash", id(kind, name))
 		}
 		if h.options.Bundled != nil {
@@ -127,7 +124,7 @@ func (h *Host) Names(kind sdk.Kind) []string {
 		entries, _ := os.ReadDir(dir) // a directory that is not there holds none
 		for _, e := range entries {
 			if name, ok := strings.CutPrefix(e.Name(), prefix); ok {
-				if name, ok = strings.CutSuffix(name, suffix); ok && plainName.MatchString(name) {
+				if name, ok = strings.CutSuffix(name, suffix); ok && sdk.IsName(name) {
 					names = append(names, name)
 				}
 			}

@@ -11,17 +11,17 @@ import (
 // T=1, kl over the new policy's own T=1 completions. The _low and _high keys hold 95 % intervals.
 // A key is null where it cannot be had: accuracy where the oracle gives no label "correct".
 type Report struct {
-	Dir         string       `json:"dir"`
-	Script      string       `json:"script"`
-	Model       string       `json:"model"`
-	Seed        uint64       `json:"seed"`
-	State       string       `json:"state"` // "finished: reason" or "unfinished"
-	WallSeconds float64      `json:"wall_seconds"`
-	TestPrompts int          `json:"test_prompts"`
-	Baseline    Baseline     `json:"baseline"` // π_1, before any training
-	Iterations  []Iteration  `json:"iterations"`
-	CrossPlay   [][]*float64 `json:"cross_play"` // [i][j]: win rate of the policy after iteration i against that after j < i
-	Corrected   []Corrected  `json:"corrected"`  // mistakes of π_1 that the last policy does not make; at most three
+	Dir         string               `json:"dir"`
+	Script      string               `json:"script"`
+	Model       string               `json:"model"`
+	Seed        uint64               `json:"seed"`
+	State       string               `json:"state"` // "finished: reason" or "unfinished"
+	WallSeconds float64              `json:"wall_seconds"`
+	TestPrompts int                  `json:"test_prompts"`
+	Baseline    Baseline             `json:"baseline"` // π_1, before any training
+	Iterations  []Iteration          `json:"iterations"`
+	CrossPlay   [][]*rundir.Estimate `json:"cross_play"` // [i][j]: win rate of the policy after iteration i against that after j < i
+	Corrected   []Corrected          `json:"corrected"`  // mistakes of π_1 that the last policy does not make; at most three
 }
 
 // Baseline are π_1's figures.
@@ -82,7 +82,7 @@ type Corrected struct {
 func Build(run *rundir.Run, prompts []sdk.Prompt) (Report, error) {
 	h := run.Header()
 	r := Report{Dir: run.Dir(), Script: h.Script, Model: h.Model, Seed: h.Seed, State: "unfinished",
-		Iterations: []Iteration{}, CrossPlay: [][]*float64{}, Corrected: []Corrected{}}
+		Iterations: []Iteration{}, CrossPlay: [][]*rundir.Estimate{}, Corrected: []Corrected{}}
 	reason, err := run.Concluded()
 	if err != nil {
 		return r, err
@@ -104,12 +104,7 @@ func Build(run *rundir.Run, prompts []sdk.Prompt) (Report, error) {
 		} else {
 			r.Iterations = append(r.Iterations, iteration(rec))
 		}
-		row := []*float64{}
-		for _, w := range f.CrossPlay {
-			mean, _, _ := split(w)
-			row = append(row, mean)
-		}
-		r.CrossPlay = append(r.CrossPlay, row)
+		r.CrossPlay = append(r.CrossPlay, append([]*rundir.Estimate{}, f.CrossPlay...)) // [], not null, for π_1
 	}
 	if n := len(records); n > 1 {
 		r.Corrected, err = corrected(run, n-1, prompts)

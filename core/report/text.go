@@ -5,6 +5,8 @@ import (
 	"io"
 	"strings"
 	"unicode"
+
+	"github.com/dno-project/dno/core/rundir"
 )
 
 // Write draws the report as text of at most 80 columns (completions may be longer; they wrap).
@@ -63,19 +65,20 @@ func Write(w io.Writer, r Report) error {
 }
 
 // So many opponents stand side by side in 80 columns.
-const crossPlayColumns = 10
+const crossPlayColumns = 4
 
 // crossPlay draws the columns from the policy after iteration `from` up to that before `to`.
-func (p *printer) crossPlay(rates [][]*float64, from, to int) {
+func (p *printer) crossPlay(rates [][]*rundir.Estimate, from, to int) {
 	head := "       "
 	for j := from; j < to; j++ {
-		head += fmt.Sprintf("%7s", fmt.Sprintf("it %d", j))
+		head += fmt.Sprintf(" %-17s", fmt.Sprintf("it %d", j))
 	}
 	p.line("%s", head)
 	for i := from + 1; i < len(rates); i++ {
 		row := fmt.Sprintf("  it %-2d", i)
 		for _, x := range rates[i][from:min(to, len(rates[i]))] {
-			row += fmt.Sprintf("%7s", number(x, 1, 3))
+			mean, low, high := split(x)
+			row += fmt.Sprintf(" %-17s", interval(mean, low, high, 1, 2))
 		}
 		p.line("%s", row)
 	}

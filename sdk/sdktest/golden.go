@@ -4,10 +4,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
-	"sort"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -164,12 +165,7 @@ func LossCases[S T[S]](t S, dir string, build func(loss string, params map[strin
 }
 
 func caseName(loss string, params map[string]float64) string {
-	keys := make([]string, 0, len(params))
-	for k := range params {
-		keys = append(keys, k)
-	}
-	sort.Strings(keys)
-	for _, k := range keys {
+	for _, k := range slices.Sorted(maps.Keys(params)) {
 		loss += fmt.Sprintf(",%s=%v", k, params[k])
 	}
 	return loss

@@ -19,38 +19,28 @@ import (
 // newLoss returns a new value each time; given are settings beyond the defaults. A loss that needs
 // mismatched pairs is checked by its manifest only, for a batch cannot hold them.
 func Loss[S T[S]](t S, newLoss func() sdk.Loss, given ...sdk.Settings) {
-	r := suite(t)
-	m := newLoss().Manifest()
-	r.run("manifest", func(t TB) {
-		checkManifest(t, m)
-		sameManifest(t, m, overWire(t, wire.LossService(newLoss())).Manifest())
-	})
+	s := subject[sdk.Loss]{suite(t), newLoss, wire.LossService, given}
+	m := s.manifest()
 	if m.Loss.Mismatched {
-		r.Logf("NOT CHECKED: values and derivatives of %q, which needs mismatched pairs", m.Name)
+		s.Logf("NOT CHECKED: values and derivatives of %q, which needs mismatched pairs", m.Name)
 		return
 	}
-	places(r, newLoss, wire.LossService, func(where string, newAt func(TB) sdk.Loss) {
-		configured := func(t TB) sdk.Loss {
-			l := newAt(t)
-			configure(t, l, given)
-			return l
+	cases := lossBatches(m.Loss)
+	s.everywhere(func(where string, fresh func(TB) sdk.Loss) {
+		for _, c := range cases {
+			s.run(where+"/derivatives of "+c.name, func(t TB) { checkDerivatives(t, fresh(t), c.batch) })
 		}
-		for _, c := range lossBatches(m.Loss) {
-			r.run(where+"/derivatives of "+c.name, func(t TB) { checkDerivatives(t, configured(t), c.batch) })
-		}
-		batch := lossBatches(m.Loss)[0].batch
-		r.run(where+"/weights", func(t TB) { checkWeights(t, configured(t), batch) })
-		r.run(where+"/order", func(t TB) { checkOrder(t, configured(t), m.Loss, batch) })
-		r.run(where+"/state", func(t TB) { checkState(t, func() sdk.Loss { return configured(t) }, batch) })
-		r.run(where+"/cancelled", func(t TB) {
-			_, _ = configured(t).Evaluate(cancelled(), batch) // it returns, with or without an error
+		typical := cases[0].batch
+		s.run(where+"/weights", func(t TB) { checkWeights(t, fresh(t), typical) })
+		s.run(where+"/order", func(t TB) { checkOrder(t, fresh(t), m.Loss, typical) })
+		s.run(where+"/state", func(t TB) { checkState(t, fresh(t), fresh(t), typical) })
+		s.run(where+"/cancelled", func(t TB) {
+			_, _ = fresh(t).Evaluate(cancelled(), typical) // it returns, with or without an error
 		})
 	})
-	r.run("the same over the wire", func(t TB) {
-		local, remote := newLoss(), overWire(t, wire.LossService(newLoss())).(sdk.Loss)
-		configure(t, local, given)
-		configure(t, remote, given)
-		for _, c := range lossBatches(m.Loss) {
+	s.run("the same over the wire", func(t TB) {
+		local, remote := s.configured(t, s.local(t)), s.configured(t, s.remote(t))
+		for _, c := range cases {
 			sameResult(t, c.name, evaluate(t, local, c.batch), evaluate(t, remote, c.batch))
 		}
 	})
@@ -188,9 +178,8 @@ func reversed[E any](x []E) []E {
 }
 
 // checkState says whether a new process goes on where another one stopped, by the state bytes alone.
-func checkState(t TB, newLoss func() sdk.Loss, b sdk.LossBatch) {
+func checkState(t TB, l, fresh sdk.Loss, b sdk.LossBatch) {
 	t.Helper()
-	l, fresh := newLoss(), newLoss()
 	first := evaluate(t, l, b)
 	next := b
 	next.State = first.State

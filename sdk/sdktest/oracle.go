@@ -17,36 +17,19 @@ import (
 // newOracle returns a new value each time; given are settings beyond the defaults. The questions
 // are sums with their reference answer.
 func Oracle[S T[S]](t S, newOracle func() sdk.Oracle, given ...sdk.Settings) {
-	r := suite(t)
-	m := newOracle().Manifest()
-	r.run("manifest", func(t TB) {
-		checkManifest(t, m)
-		switch m.Oracle.Form {
-		case sdk.FormPairwise, sdk.FormListwise, sdk.FormPointwise:
-		default:
-			t.Errorf("form is %q: want pairwise, listwise or pointwise", m.Oracle.Form)
-		}
-		if m.Oracle.Concurrency < 0 {
-			t.Errorf("concurrency is %d", m.Oracle.Concurrency)
-		}
-		sameManifest(t, m, overWire(t, wire.OracleService(newOracle())).Manifest())
-	})
-	places(r, newOracle, wire.OracleService, func(where string, newAt func(TB) sdk.Oracle) {
-		configured := func(t TB) sdk.Oracle {
-			o := newAt(t)
-			configure(t, o, given)
-			return o
-		}
-		r.run(where+"/verdicts", func(t TB) {
+	s := subject[sdk.Oracle]{suite(t), newOracle, wire.OracleService, given}
+	m := s.manifest()
+	s.everywhere(func(where string, fresh func(TB) sdk.Oracle) {
+		s.run(where+"/verdicts", func(t TB) {
 			batch := questions()
-			out, err := configured(t).Judge(context.Background(), batch)
+			out, err := fresh(t).Judge(context.Background(), batch)
 			if err != nil {
 				t.Fatalf("judge: %v", err)
 			}
 			checkVerdicts(t, m.Oracle, batch, out)
 		})
-		r.run(where+"/at once", func(t TB) {
-			o := configured(t)
+		s.run(where+"/at once", func(t TB) {
+			o := fresh(t)
 			var wg sync.WaitGroup
 			for range min(4, max(1, m.Oracle.Concurrency)) {
 				wg.Go(func() {
@@ -57,13 +40,13 @@ func Oracle[S T[S]](t S, newOracle func() sdk.Oracle, given ...sdk.Settings) {
 			}
 			wg.Wait()
 		})
-		r.run(where+"/an empty batch", func(t TB) {
-			if out, err := configured(t).Judge(context.Background(), nil); err != nil || len(out) != 0 {
+		s.run(where+"/an empty batch", func(t TB) {
+			if out, err := fresh(t).Judge(context.Background(), nil); err != nil || len(out) != 0 {
 				t.Errorf("no question gives %d verdicts and the error %v", len(out), err)
 			}
 		})
-		r.run(where+"/cancelled", func(t TB) {
-			_, _ = configured(t).Judge(cancelled(), questions()) // it returns, with or without an error
+		s.run(where+"/cancelled", func(t TB) {
+			_, _ = fresh(t).Judge(cancelled(), questions()) // it returns, with or without an error
 		})
 	})
 }

@@ -16,35 +16,27 @@ import (
 // newSampler returns a new value each time; given are settings beyond the defaults. The generator
 // that it may draw from writes texts made of prompt and seed.
 func Sampler[S T[S]](t S, newSampler func() sdk.Sampler, given ...sdk.Settings) {
-	r := suite(t)
-	m := newSampler().Manifest()
+	s := subject[sdk.Sampler]{suite(t), newSampler, wire.SamplerService, given}
+	m := s.manifest()
 	generator := func(g sdk.Generator) sdk.Generator {
 		if !m.Sampler.UsesGenerator {
 			return nil
 		}
 		return g
 	}
-	r.run("manifest", func(t TB) {
-		checkManifest(t, m)
-		sameManifest(t, m, overWire(t, wire.SamplerService(newSampler())).Manifest())
-	})
-	places(r, newSampler, wire.SamplerService, func(where string, newAt func(TB) sdk.Sampler) {
-		configured := func(t TB) sdk.Sampler {
-			s := newAt(t)
-			configure(t, s, given)
-			return s
-		}
-		r.run(where+"/completions", func(t TB) { checkCompletions(t, configured(t), generator(writer{})) })
-		r.run(where+"/cancelled", func(t TB) {
+	s.everywhere(func(where string, fresh func(TB) sdk.Sampler) {
+		s.run(where+"/completions", func(t TB) { checkCompletions(t, fresh(t), generator(writer{})) })
+		s.run(where+"/cancelled", func(t TB) {
 			ctx, cancel := context.WithCancel(context.Background())
-			_, _ = configured(t).Sample(ctx, requests(), generator(canceller{cancel})) // it returns
-			cancel()
+			defer cancel()
+			if !m.Sampler.UsesGenerator {
+				cancel()
+			}
+			_, _ = fresh(t).Sample(ctx, requests(), generator(canceller{cancel})) // it returns
 		})
 	})
-	r.run("the same over the wire", func(t TB) {
-		local, remote := newSampler(), overWire(t, wire.SamplerService(newSampler())).(sdk.Sampler)
-		configure(t, local, given)
-		configure(t, remote, given)
+	s.run("the same over the wire", func(t TB) {
+		local, remote := s.configured(t, s.local(t)), s.configured(t, s.remote(t))
 		here, there := sample(t, local, requests(), generator(writer{})), sample(t, remote, requests(), generator(writer{}))
 		if !reflect.DeepEqual(here, there) {
 			t.Errorf("over the wire: have\n%+v\nwant\n%+v", there, here)

@@ -6,8 +6,9 @@ package sdktest
 
 import (
 	"context"
+	"io"
+	"maps"
 	"reflect"
-	"regexp"
 	"strings"
 
 	"github.com/hashicorp/go-hclog"
@@ -43,16 +44,70 @@ func suite[S T[S]](t S) runner {
 	return runner{t, func(name string, f func(TB)) { t.Run(name, func(s S) { f(s) }) }}
 }
 
-// places runs checks twice: on the plugin itself, and on the host's end of a connection to it.
-func places[P sdk.Plugin](r runner, newPlugin func() P, service func(P) wire.Service, checks func(where string, newPlugin func(TB) P)) {
-	checks("in process", func(TB) P { return newPlugin() })
-	checks("over the wire", func(t TB) P {
-		p, ok := overWire(t, service(newPlugin())).(P)
-		if !ok {
-			t.Fatalf("the wire gives another kind of plugin")
-		}
-		return p
+// subject is the plugin under test: how one is made and served, and its settings.
+type subject[P sdk.Plugin] struct {
+	runner
+	make    func() P
+	service func(P) wire.Service
+	given   []sdk.Settings
+}
+
+// local returns a new plugin, which is closed with the test if it is an io.Closer.
+func (s subject[P]) local(t TB) P {
+	p := s.make()
+	if c, ok := sdk.Plugin(p).(io.Closer); ok {
+		t.Cleanup(func() {
+			if err := c.Close(); err != nil {
+				t.Errorf("close: %v", err)
+			}
+		})
+	}
+	return p
+}
+
+// remote returns the host's end of a connection to a new plugin.
+func (s subject[P]) remote(t TB) P {
+	t.Helper()
+	p, ok := overWire(t, s.service(s.local(t))).(P)
+	if !ok {
+		t.Fatalf("the wire gives another kind of plugin")
+	}
+	return p
+}
+
+// configured resolves and sends settings as the host does.
+func (s subject[P]) configured(t TB, p P) P {
+	t.Helper()
+	settings := sdk.Settings{}
+	for _, g := range s.given {
+		maps.Copy(settings, g)
+	}
+	resolved, err := p.Manifest().Resolve(settings)
+	if err != nil {
+		t.Fatalf("resolve the settings: %v", err)
+	}
+	if err := p.Configure(context.Background(), resolved); err != nil {
+		t.Fatalf("configure: %v", err)
+	}
+	return p
+}
+
+// manifest checks the manifest, on either side of the wire, and returns it.
+func (s subject[P]) manifest() sdk.Manifest {
+	m := s.make().Manifest()
+	s.run("manifest", func(t TB) {
+		remote := s.remote(t).Manifest()
+		m.Kind = remote.Kind // set by the server
+		sameManifest(t, m, remote)
+		checkManifest(t, m)
 	})
+	return m
+}
+
+// everywhere runs checks twice: on new plugins in process, and on connections to new ones.
+func (s subject[P]) everywhere(checks func(where string, fresh func(TB) P)) {
+	checks("in process", func(t TB) P { return s.configured(t, s.local(t)) })
+	checks("over the wire", func(t TB) P { return s.configured(t, s.remote(t)) })
 }
 
 // overWire serves a plugin in this process over go-plugin's own transport and returns the host's end.
@@ -97,34 +152,11 @@ func overWire(t TB, service wire.Service) sdk.Plugin {
 	return p
 }
 
-// configure resolves and sends settings as the host does.
-func configure(t TB, p sdk.Plugin, given []sdk.Settings) {
-	t.Helper()
-	settings := sdk.Settings{}
-	for _, s := range given {
-		for k, v := range s {
-			settings[k] = v
-		}
-	}
-	resolved, err := p.Manifest().Resolve(settings)
-	if err != nil {
-		t.Fatalf("resolve the settings: %v", err)
-	}
-	if err := p.Configure(context.Background(), resolved); err != nil {
-		t.Fatalf("configure: %v", err)
-	}
-}
-
-var plainName = regexp.MustCompile(`^[a-z0-9_-]+$`)
-
 // checkManifest checks what a person and the host read.
 func checkManifest(t TB, m sdk.Manifest) {
 	t.Helper()
-	if !plainName.MatchString(m.Name) {
-		t.Errorf("name is %q: want lower-case letters, digits, '-' and '_'", m.Name)
-	}
-	if m.Version == "" {
-		t.Errorf("version is empty: answers are kept under it")
+	if err := m.Check(); err != nil {
+		t.Errorf("%v", err)
 	}
 	line := func(what, text string) {
 		if text == "" || strings.ContainsAny(text, "\n\r") {
@@ -140,7 +172,7 @@ func checkManifest(t TB, m sdk.Manifest) {
 	for _, s := range m.Settings {
 		line("help of the setting "+s.Name, s.Help)
 		switch {
-		case !plainName.MatchString(s.Name):
+		case !sdk.IsName(s.Name):
 			t.Errorf("setting %q: want a name of lower-case letters, digits, '-' and '_'", s.Name)
 		case reserved[s.Name]:
 			t.Errorf("setting %q: this name is the host's", s.Name)
@@ -174,7 +206,6 @@ func checkManifest(t TB, m sdk.Manifest) {
 // sameManifest says whether the wire keeps a manifest.
 func sameManifest(t TB, local, remote sdk.Manifest) {
 	t.Helper()
-	local.Kind = remote.Kind // set by the server
 	if len(local.Settings) == 0 {
 		local.Settings = remote.Settings
 	}

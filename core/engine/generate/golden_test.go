@@ -3,38 +3,17 @@ package generate
 import (
 	"encoding/json"
 	"os"
-	"path/filepath"
+	"path"
 	"strconv"
 	"testing"
+
+	"github.com/dno-project/dno/sdk/sdktest"
 )
 
 // golden returns the path of a file or directory among the golden data, or skips the test.
 func golden(t *testing.T, elem ...string) string {
 	t.Helper()
-	root := os.Getenv("DNO_GOLDEN")
-	if root == "" {
-		dir, err := os.Getwd()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for !exists(filepath.Join(dir, "go.mod")) {
-			if dir == filepath.Dir(dir) {
-				t.Fatal("no go.mod above the test's directory")
-			}
-			dir = filepath.Dir(dir)
-		}
-		root = filepath.Join(dir, "..", "shared", "golden")
-	}
-	path := filepath.Join(append([]string{root}, elem...)...)
-	if !exists(path) {
-		t.Skipf("GOLDEN DATA ABSENT: no %s; set DNO_GOLDEN", path)
-	}
-	return path
-}
-
-func exists(path string) bool {
-	_, err := os.Stat(path)
-	return err == nil
+	return sdktest.GoldenDir(t, path.Join(elem...), "../testdata/golden")
 }
 
 func readJSON(t *testing.T, path string, into any) {

@@ -119,7 +119,7 @@ func work(number uint64) {
 func attempt(i int, n int64) {
 	defer func() {
 		if v := recover(); v != nil {
-			failure := v // escapes; v must not, for it is there without a panic, too
+			failure := v // a copy: v itself would be allocated for every task, panic or not
 			crew.failure.Store(&failure)
 			// Whoever moves the ticket to the end counts the tasks that nobody will take.
 			for {

@@ -91,6 +91,22 @@ func TestParallelPassesPanicsOn(t *testing.T) {
 	}
 }
 
+func TestTasksDoNotAllocate(t *testing.T) {
+	withThreads(4, func() { // AllocsPerRun would measure one thread
+		var before, after runtime.MemStats
+		task := func(int) {}
+		Parallel(4, task) // the helpers start
+		runtime.ReadMemStats(&before)
+		for range 100 {
+			Parallel(100, task)
+		}
+		runtime.ReadMemStats(&after)
+		if n := after.Mallocs - before.Mallocs; n > 1000 { // of 10,000 tasks; a call may allocate
+			t.Errorf("%d allocations in 100 calls of 100 tasks", n)
+		}
+	})
+}
+
 func TestParallelSurvivesGoexit(t *testing.T) {
 	withThreads(4, func() {
 		for range 20 {

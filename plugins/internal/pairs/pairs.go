@@ -1,7 +1,27 @@
-// Package pairs guards oracles against comparisons that name candidates which are not there.
+// Package pairs is what oracles share that judge each comparison by itself.
 package pairs
 
-import "github.com/dno-project/dno/sdk"
+import (
+	"context"
+
+	"github.com/dno-project/dno/sdk"
+)
+
+// Judge answers a batch by judging each comparison that passes [Check]. The error is that of the
+// first one that does not, or ctx's, which is looked at before each.
+func Judge(ctx context.Context, batch []sdk.Comparison, judge func(sdk.Comparison) sdk.Verdicts) ([]sdk.Verdicts, error) {
+	out := make([]sdk.Verdicts, len(batch))
+	for i, c := range batch {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if err := Check(c); err != nil {
+			return nil, err
+		}
+		out[i] = judge(c)
+	}
+	return out, nil
+}
 
 // Check returns an error naming the comparison and the pair if an index is not a candidate's.
 func Check(c sdk.Comparison) error {

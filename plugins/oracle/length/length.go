@@ -43,26 +43,20 @@ func (o *Oracle) Configure(_ context.Context, s sdk.Settings) error {
 
 // Judge compares the asked pairs and labels each candidate with its length.
 func (o *Oracle) Judge(ctx context.Context, batch []sdk.Comparison) ([]sdk.Verdicts, error) {
-	out := make([]sdk.Verdicts, len(batch))
-	for i, c := range batch {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		if err := pairs.Check(c); err != nil {
-			return nil, err
-		}
-		characters := make([]int, len(c.Candidates))
-		out[i] = sdk.Verdicts{ID: c.ID, Pairs: make([]sdk.Verdict, len(c.Pairs))}
-		for k, text := range c.Candidates {
-			characters[k] = utf8.RuneCountInString(text)
-			out[i].Assessed = append(out[i].Assessed,
-				sdk.Assessment{Labels: map[string]float64{LabelCharacters: float64(characters[k])}})
-		}
-		for k, p := range c.Pairs {
-			out[i].Pairs[k].P = o.preference(characters[p.A], characters[p.B])
-		}
+	return pairs.Judge(ctx, batch, o.judge)
+}
+
+func (o *Oracle) judge(c sdk.Comparison) sdk.Verdicts {
+	characters := make([]int, len(c.Candidates))
+	out := sdk.Verdicts{ID: c.ID, Pairs: make([]sdk.Verdict, len(c.Pairs))}
+	for i, text := range c.Candidates {
+		characters[i] = utf8.RuneCountInString(text)
+		out.Assessed = append(out.Assessed, sdk.Assessment{Labels: map[string]float64{LabelCharacters: float64(characters[i])}})
 	}
-	return out, nil
+	for i, p := range c.Pairs {
+		out.Pairs[i].P = o.preference(characters[p.A], characters[p.B])
+	}
+	return out
 }
 
 func (o *Oracle) preference(a, b int) float64 {

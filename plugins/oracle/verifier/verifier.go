@@ -70,17 +70,7 @@ func (Oracle) Configure(context.Context, sdk.Settings) error { return nil }
 
 // Judge assesses each candidate once and compares the asked pairs.
 func (Oracle) Judge(ctx context.Context, batch []sdk.Comparison) ([]sdk.Verdicts, error) {
-	out := make([]sdk.Verdicts, len(batch))
-	for i, c := range batch {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		if err := pairs.Check(c); err != nil {
-			return nil, err
-		}
-		out[i] = judge(c)
-	}
-	return out, nil
+	return pairs.Judge(ctx, batch, judge)
 }
 
 func judge(c sdk.Comparison) sdk.Verdicts {
