@@ -2,8 +2,11 @@ package main
 
 import (
 	"fmt"
+	"path/filepath"
+	"regexp"
 	"strings"
 
+	"github.com/dno-project/dno/core/host"
 	"github.com/dno-project/dno/plugins"
 	"github.com/dno-project/dno/sdk"
 	"github.com/dno-project/dno/sdk/serve"
@@ -13,8 +16,8 @@ import (
 func (a *app) pluginCommand() *cobra.Command {
 	c := group(&cobra.Command{
 		Use:     "plugin",
-		Short:   "List the bundled plugins, or serve one",
-		Example: "  dno plugin list",
+		Short:   "List the bundled plugins, pin others, or serve one",
+		Example: "  dno plugin list\n  dno plugin install plugins/dno-loss-mine",
 	})
 	c.AddCommand(&cobra.Command{
 		Use:     "list",
@@ -22,6 +25,14 @@ func (a *app) pluginCommand() *cobra.Command {
 		Example: "  dno plugin list\n  dno plugin list --json",
 		Args:    cobra.NoArgs,
 		RunE:    func(*cobra.Command, []string) error { return a.pluginList() },
+	}, &cobra.Command{
+		Use:   "install PATH",
+		Short: "Trust a third party's plugin: pin its checksum in dno.lock",
+		Long: `Pin the checksum of an executable named dno-<kind>-<name> in ./dno.lock. The lock lies beside the script,
+so call this in the script's folder. dno runs no third party's plugin that is not pinned, or has changed since.`,
+		Example: "  dno plugin install plugins/dno-loss-mine",
+		Args:    cobra.ExactArgs(1),
+		RunE:    func(_ *cobra.Command, args []string) error { return a.pluginInstall(args[0]) },
 	}, &cobra.Command{
 		Use:     "serve KIND/NAME",
 		Short:   "Serve a bundled plugin to the host (dno starts this itself)",
@@ -37,6 +48,33 @@ func (a *app) pluginCommand() *cobra.Command {
 		},
 	})
 	return c
+}
+
+var executableName = regexp.MustCompile(`^dno-(oracle|loss|sampler)-([a-z0-9_-]+)(\.exe)?$`)
+
+func (a *app) pluginInstall(path string) error {
+	m := executableName.FindStringSubmatch(filepath.Base(path))
+	if m == nil {
+		return sdk.Errorf(sdk.CodeUsage, "install %s: a plugin's executable is named dno-<kind>-<name>, kind being oracle, loss or sampler", path)
+	}
+	sum, err := host.SumFile(path)
+	if err != nil {
+		return sdk.Errorf(sdk.CodeUsage, "install %s: %w", path, err)
+	}
+	lock, err := host.LoadLock(lockFile)
+	if err != nil {
+		return err
+	}
+	name := m[1] + "/" + m[2]
+	lock.Set(host.Pin{Plugin: name, Path: path, SHA256: sum})
+	if err := lock.Save(lockFile); err != nil {
+		return err
+	}
+	if a.json {
+		return a.printJSON(map[string]string{"plugin": name, "path": path, "sha256": sum})
+	}
+	fmt.Fprintf(a.stdout, "%s is pinned in %s: sha256 %s\n", name, lockFile, sum)
+	return nil
 }
 
 // pluginInfo is one entry of `dno plugin list --json`.

@@ -80,7 +80,7 @@ func (a *app) newHost(scriptDir, unpacked string) (*host.Host, error) {
 	if err != nil {
 		return nil, sdk.Errorf(sdk.CodeInternal, "find this binary, which serves the bundled plugins: %w", err)
 	}
-	lock, err := host.LoadLock(filepath.Join(scriptDir, "dno.lock"))
+	lock, err := host.LoadLock(filepath.Join(scriptDir, lockFile))
 	if err != nil {
 		return nil, err
 	}
@@ -101,9 +101,27 @@ func (a *app) newHost(scriptDir, unpacked string) (*host.Host, error) {
 		},
 		Locate:     func(path string) (string, error) { return unpack(path, scriptDir, unpacked) },
 		SearchDirs: pluginDirs(scriptDir),
-		Lock:       lock,
+		Lock:       pins{lock, scriptDir},
 		Log:        a.log,
 	})
+}
+
+// lockFile lies beside the script.
+const lockFile = "dno.lock"
+
+// pins are the lock of a script's folder. A plugin that the script names by its path is pinned by that.
+type pins struct {
+	lock *host.Lock
+	dir  string
+}
+
+func (p pins) Checksum(kind sdk.Kind, name string) (string, bool) {
+	for _, pin := range p.lock.Plugins {
+		if strings.HasPrefix(pin.Plugin, string(kind)+"/") && locate(pin.Path, p.dir) == name {
+			return pin.SHA256, true
+		}
+	}
+	return p.lock.Checksum(kind, name)
 }
 
 // opener opens plugins for the loop.

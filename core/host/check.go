@@ -32,7 +32,7 @@ func (c *client) blame(err error) error {
 		return fmt.Errorf("%s: %w", c.id, err)
 	}
 	return sdk.Errorf(sdk.CodePlugin, "%s broke the contract: %w", c.id, err).WithHint(
-		"this is a fault of the plugin: tell its author; dno plugin check shows more")
+		"this is a fault of the plugin: tell its author")
 }
 
 // Oracles.

@@ -235,7 +235,7 @@ type plugins struct{ oracle *bigger }
 
 func (p plugins) Oracle(context.Context, Plugin) (sdk.Oracle, error) { return p.oracle, nil }
 func (p plugins) Loss(context.Context, Plugin) (sdk.Loss, error)     { return newDPO(), nil }
-func (p plugins) Sweep() {}
+func (p plugins) Sweep()                                             {}
 func (p plugins) Sampler(_ context.Context, q Plugin) (sdk.Sampler, error) {
 	if q.Name == "nines" {
 		return nines{}, nil
