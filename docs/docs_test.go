@@ -2,11 +2,14 @@
 package docs_test
 
 import (
+	"bytes"
+	"encoding/json"
 	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path"
 	"path/filepath"
 	"reflect"
@@ -361,5 +364,31 @@ func TestContributingIsShort(t *testing.T) {
 	}
 	if n := strings.Count(string(text), "\n"); n > 150 {
 		t.Errorf("CONTRIBUTING.md has %d lines, at most 150", n)
+	}
+}
+
+// The oracle of README's control answers, and the same whichever text comes first.
+func TestHashOracleAnswers(t *testing.T) {
+	if _, err := exec.LookPath("python3"); err != nil {
+		t.Skip("NOT TESTED: there is no python3")
+	}
+	cmd := exec.Command("python3", "examples/hash-oracle.py")
+	cmd.Stdin = strings.NewReader(`{"id":"1","prompt":"x","a":"12","b":"34"}` + "\n" + `{"id":"2","prompt":"x","a":"34","b":"12"}` + "\n")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var p [2]struct {
+		ID string
+		P  float64
+	}
+	dec := json.NewDecoder(bytes.NewReader(out))
+	for i := range p {
+		if err := dec.Decode(&p[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if p[0].ID != "1" || p[1].ID != "2" || p[0].P+p[1].P != 1 || p[0].P != 0 && p[0].P != 1 {
+		t.Errorf("answers %+v", p)
 	}
 }
