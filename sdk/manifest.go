@@ -63,6 +63,7 @@ type LossTraits struct {
 	Unit        Unit // UnitPair where empty
 	TokenLevel  bool // needs per-token log-probabilities, and returns derivatives per token
 	NoReference bool // does not read the reference policy's log-probabilities
+	SoftTarget  bool // regresses onto Target: its setting beta over the host's c is then the η of the paper's bound
 	Mismatched  bool // needs log-probabilities of mismatched prompts and completions (KTO's baseline)
 }
 

@@ -135,8 +135,8 @@ func (a *app) root() *cobra.Command {
 	root := group(&cobra.Command{
 		Use:   "dno",
 		Short: "Direct Nash Optimization: a language model learns from preferences over its own answers",
-		Long: `dno trains a language model by self-play: the policy answers each prompt several times, an oracle
-says which answer is better, a contrastive loss updates the policy, and the next iteration begins.
+		Long: `dno trains a language model by self-play: the policy completes each prompt several times, an
+oracle says which completion is better, a contrastive loss updates the policy, and the next iteration begins.
 
 A Lua script is one experiment; oracles, losses and samplers are plugins.`,
 		Example: `  dno run                              the embedded experiment

@@ -73,7 +73,11 @@ func (a *app) plan(ctx context.Context, in setup) error {
 	}
 	defer done()
 	l := &loop.Loop{Experiment: e, Train: s.prompts.train, Plugins: opener{host: h, from: s.dir}}
-	m, err := measure(ctx, s, e)
+	maxTokens, err := l.EvaluationTokens(ctx)
+	if err != nil {
+		return err
+	}
+	m, err := measure(ctx, s, e.Plan.BatchSize, maxTokens)
 	if err != nil {
 		return err
 	}
@@ -117,10 +121,10 @@ func (a *app) plan(ctx context.Context, in setup) error {
 }
 
 // measure draws completions of some training prompts, and makes one update with learning rate 0.
-func measure(ctx context.Context, s *session, e loop.Experiment) (measured, error) {
+func measure(ctx context.Context, s *session, batchSize, maxTokens int) (measured, error) {
 	var m measured
 	prompts := s.prompts.train[:min(64, len(s.prompts.train))]
-	req := sdk.GenerateRequest{Options: sdk.GenerateOptions{Temperature: 1, MaxTokens: int(e.Plan.Sampler.Settings.Number("max_tokens", 256))}}
+	req := sdk.GenerateRequest{Options: sdk.GenerateOptions{Temperature: 1, MaxTokens: maxTokens}}
 	for i, p := range prompts {
 		req.Prompts = append(req.Prompts, p.Messages)
 		req.Seeds = append(req.Seeds, []uint64{uint64(2 * i), uint64(2*i + 1)})
@@ -147,7 +151,7 @@ func measure(ctx context.Context, s *session, e loop.Experiment) (measured, erro
 	if err := s.policy.StartTraining(ctx, loop.Optimizer{Beta1: 0.9, Beta2: 0.95, Epsilon: 1e-8}); err != nil {
 		return m, err
 	}
-	texts = texts[:min(len(texts), 2*e.Plan.BatchSize)]
+	texts = texts[:min(len(texts), 2*batchSize)]
 	for range 2 {
 		start = time.Now()
 		if _, err := s.policy.Step(ctx, texts, 0, func(logps []float64) (float64, []float64, error) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/dno-project/dno/core/preference"
 	"github.com/dno-project/dno/core/rundir"
 	"github.com/dno-project/dno/sdk"
 )
@@ -45,9 +46,9 @@ type answer struct {
 	cost     float64
 }
 
-// groups judges the games of a batch of groups: every unordered pair of distinct texts of which
-// one is the policy's own, or both may be paired.
-func (j *judge) groups(ctx context.Context, groups []rundir.GroupRecord) ([]rundir.VerdictsRecord, error) {
+// groups judges the games of a batch of groups: every unordered pair of distinct texts among the
+// completions that are opponents or may be paired.
+func (j *judge) groups(ctx context.Context, groups []rundir.GroupRecord, opponents string) ([]rundir.VerdictsRecord, error) {
 	questions := make([]question, len(groups))
 	for i, g := range groups {
 		q := question{prompt: g.Prompt}
@@ -55,11 +56,12 @@ func (j *judge) groups(ctx context.Context, groups []rundir.GroupRecord) ([]rund
 		for _, m := range g.Mixed {
 			mixed[m] = true
 		}
-		own := func(k int) bool { return g.Completions[k].Source == sdk.FromPolicy }
+		needed := func(k int) bool {
+			return opponents == preference.OpponentsAll || g.Completions[k].Source == sdk.FromPolicy || mixed[k]
+		}
 		for k, c := range g.Completions {
 			q.texts = append(q.texts, c.Text)
 			for m := range k {
-				needed := func(x int) bool { return own(x) || mixed[x] }
 				if needed(m) && needed(k) {
 					q.pairs = append(q.pairs, [2]int{m, k})
 				}
@@ -87,8 +89,22 @@ func (j *judge) ask(ctx context.Context, questions []question) ([]answer, error)
 	comparisons := make([]sdk.Comparison, len(questions))
 	answers := make([]answer, len(questions))
 	for i, q := range questions {
-		comparisons[i], answers[i] = j.compile(i, q)
+		comparisons[i], answers[i] = j.compile(q)
 	}
+	for at := 0; at < len(questions); at += judgeBatch {
+		to := min(at+judgeBatch, len(questions))
+		if err := j.askBatch(ctx, questions[at:to], comparisons[at:to], answers[at:to]); err != nil {
+			return nil, err
+		}
+	}
+	return answers, nil
+}
+
+// The comparisons put at once, in as many calls as the oracle takes: one call has a time limit and
+// a message a greatest size, however many prompts a set has.
+const judgeBatch = 64
+
+func (j *judge) askBatch(ctx context.Context, questions []question, comparisons []sdk.Comparison, answers []answer) error {
 	parts := max(1, min(j.traits.Concurrency, len(questions)))
 	var wg sync.WaitGroup
 	errs := make([]error, parts)
@@ -110,15 +126,15 @@ func (j *judge) ask(ctx context.Context, questions []question) ([]answer, error)
 	wg.Wait()
 	for _, err := range errs {
 		if err != nil {
-			return nil, fmt.Errorf("judge with oracle %q: %w", j.name, err)
+			return fmt.Errorf("judge with oracle %q: %w", j.name, err)
 		}
 	}
-	return answers, nil
+	return nil
 }
 
 // compile makes the comparison of distinct texts, and an answer that holds what needs no asking.
-func (j *judge) compile(n int, q question) (sdk.Comparison, answer) {
-	c := sdk.Comparison{ID: fmt.Sprintf("%s#%d", q.prompt.ID, n), Prompt: q.prompt}
+func (j *judge) compile(q question) (sdk.Comparison, answer) {
+	c := sdk.Comparison{ID: q.prompt.ID, Prompt: q.prompt}
 	a := answer{first: make([]int, len(q.texts)), raw: make([][]*float64, len(q.texts))}
 	place := map[string]int{} // text → index in c.Candidates
 	for i, text := range q.texts {
@@ -229,7 +245,6 @@ func byScore(c sdk.Comparison, v sdk.Verdicts) []sdk.Verdict {
 // tally adds up what was judged, and holds the abstentions against the plan's cap.
 func (l *Loop) tally(games []judged, plan *Plan, rec *rundir.IterationRecord) error {
 	rec.Prompts = len(games)
-	var both, flipped int
 	reason := ""
 	for _, g := range games {
 		rec.Completions += len(g.Completions)
@@ -239,21 +254,6 @@ func (l *Loop) tally(games []judged, plan *Plan, rec *rundir.IterationRecord) er
 		if len(g.verdicts.Abstain) > 0 && reason == "" {
 			reason = g.verdicts.Abstain[0].Reason
 		}
-		raw := g.verdicts.Raw
-		for i := range raw {
-			for k := range i {
-				if g.verdicts.Texts[i] != i || g.verdicts.Texts[k] != k || raw[i][k] == nil || raw[k][i] == nil {
-					continue
-				}
-				both++
-				if (*raw[i][k] > 0.5) == (*raw[k][i] > 0.5) && *raw[i][k] != 0.5 {
-					flipped++
-				}
-			}
-		}
-	}
-	if both > 0 {
-		rec.Flipped = float64(flipped) / float64(both)
 	}
 	if share := float64(rec.Abstained) / float64(max(1, rec.Asked)); share > plan.MaxAbstain {
 		return sdk.Errorf(sdk.CodeOracle, "oracle %q abstained from %.1f %% of %d comparisons in iteration %d, more than max_abstain allows (%.1f %%); its first reason: %s",

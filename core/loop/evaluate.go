@@ -76,13 +76,17 @@ func (l *Loop) Measure(ctx context.Context, prompts []sdk.Prompt) (rundir.Figure
 
 // answers draws, for each prompt, one completion at evaluate.temperature and one at T=1.
 func (l *Loop) answers(ctx context.Context, t int, prompts []sdk.Prompt) ([]rundir.EvalRecord, error) {
+	maxTokens, err := l.EvaluationTokens(ctx)
+	if err != nil {
+		return nil, err
+	}
 	out := make([]rundir.EvalRecord, len(prompts))
 	for at := 0; at < len(prompts); at += evalBatch {
 		batch := prompts[at:min(at+evalBatch, len(prompts))]
 		for _, sampled := range []bool{false, true} {
 			// TopP 1 and no other filter: the T=1 figures are of the model's own distribution.
 			req := sdk.GenerateRequest{Options: sdk.GenerateOptions{
-				Temperature: l.Experiment.Evaluate.Temperature, TopP: 1, MaxTokens: l.evaluationTokens(),
+				Temperature: l.Experiment.Evaluate.Temperature, TopP: 1, MaxTokens: maxTokens,
 			}}
 			role := "evaluate"
 			if sampled {
@@ -112,12 +116,22 @@ func (l *Loop) answers(ctx context.Context, t int, prompts []sdk.Prompt) ([]rund
 	return out, nil
 }
 
-// evaluationTokens is the token limit of the evaluation: its own, else the sampler's.
-func (l *Loop) evaluationTokens() int {
+// EvaluationTokens is the token limit of the evaluation: its own, else the sampler's, as the
+// script or the sampler's manifest says; 256 for a sampler without one.
+func (l *Loop) EvaluationTokens(ctx context.Context) (int, error) {
 	if n := l.Experiment.Evaluate.MaxTokens; n > 0 {
-		return n
+		return n, nil
 	}
-	return int(l.Experiment.Plan.Sampler.Settings.Number("max_tokens", 256))
+	p := l.Experiment.Plan.Sampler
+	if n := p.Settings.Number("max_tokens", 0); n >= 1 {
+		return int(n), nil
+	}
+	sampler, err := l.Plugins.Sampler(ctx, p)
+	if err != nil {
+		return 0, err
+	}
+	settings, err := sampler.Manifest().Resolve(p.Settings)
+	return int(settings.Number("max_tokens", 256)), err
 }
 
 // Completions of so many prompts are drawn together.
@@ -236,21 +250,19 @@ func (j *judge) symmetrised(a answer, i, k int) *float64 {
 
 // figures sums up one policy's answers.
 func figures(answers []rundir.EvalRecord, t int) (rundir.Figures, error) {
-	var correct, correctSampled, tokens, logp, parent, initial []float64
+	var tokens, logp, parent, initial []float64
 	for _, r := range answers {
 		tokens = append(tokens, float64(len(r.Greedy.Tokens)))
 		logp = append(logp, r.LogProb)
 		parent = append(parent, r.LogProbParent)
 		initial = append(initial, r.LogProbInitial)
-		correct = label(correct, r.Assessed)
-		correctSampled = label(correctSampled, r.AssessedSampled)
 	}
 	f := rundir.Figures{MeanTokens: *estimate(eval.Mean(tokens))}
 	var err error
-	if f.Accuracy, err = rate(correct); err != nil {
+	if f.Accuracy, err = rate(labels(answers, func(r rundir.EvalRecord) *sdk.Assessment { return r.Assessed })); err != nil {
 		return f, err
 	}
-	if f.AccuracySampled, err = rate(correctSampled); err != nil || t == 0 {
+	if f.AccuracySampled, err = rate(labels(answers, func(r rundir.EvalRecord) *sdk.Assessment { return r.AssessedSampled })); err != nil || t == 0 {
 		return f, err
 	}
 	for _, kl := range []struct {
@@ -275,12 +287,24 @@ func figures(answers []rundir.EvalRecord, t int) (rundir.Figures, error) {
 	return f, err
 }
 
-func label(xs []float64, a *sdk.Assessment) []float64 {
-	if a == nil {
-		return xs
-	}
-	if v, ok := a.Labels[sdk.LabelCorrect]; ok {
-		return append(xs, v)
+// labels returns the label "correct" of each assessed completion; those that the oracle abstained
+// from are left out. Nil where any other has no label: an oracle that labels only what it compares
+// labels what has changed, and an accuracy of that is biased.
+func labels(answers []rundir.EvalRecord, of func(rundir.EvalRecord) *sdk.Assessment) []float64 {
+	var xs []float64
+	for _, r := range answers {
+		a := of(r)
+		if a != nil && a.Abstain != "" {
+			continue
+		}
+		if a == nil {
+			return nil
+		}
+		v, ok := a.Labels[sdk.LabelCorrect]
+		if !ok {
+			return nil
+		}
+		xs = append(xs, v)
 	}
 	return xs
 }
@@ -308,13 +332,14 @@ func estimate(e eval.Interval) *rundir.Estimate {
 	return &rundir.Estimate{Mean: e.Mean, Low: known(e.Low), High: known(e.High), N: e.N}
 }
 
-// inequality holds both sides of P(π_{t+1} ≻ π_t) ≥ ½ + η·KL(π_{t+1}‖π_t), η = β/c, at T=1: the
-// bound of an exact step, printed as a diagnostic of this one. Nil where the loss has no β.
+// inequality holds both sides of P(π_{t+1} ≻ π_t) ≥ ½ + η·KL(π_{t+1}‖π_t) at T=1: the bound of an
+// exact step, printed as a diagnostic of this one. Nil for a loss that does not regress onto win
+// rates (η = 0): it says nothing of such.
 //
 // Source: Rosset et al. 2024 (arXiv 2404.03715), monotonic improvement.
-func inequality(beta, c float64, f rundir.Figures) *rundir.Inequality {
-	if beta <= 0 || c <= 0 || f.WinRateSampled == nil || f.KLParent == nil {
+func inequality(eta float64, f rundir.Figures) *rundir.Inequality {
+	if eta <= 0 || f.WinRateSampled == nil || f.KLParent == nil {
 		return nil
 	}
-	return &rundir.Inequality{Left: f.WinRateSampled.Mean, Right: 0.5 + beta/c*f.KLParent.Mean}
+	return &rundir.Inequality{Left: f.WinRateSampled.Mean, Right: 0.5 + eta*f.KLParent.Mean}
 }

@@ -170,7 +170,7 @@ func (l *Loop) iterate(ctx context.Context, t int, plan *Plan) (rundir.Iteration
 	if rec.Evaluation, err = l.evaluate(ctx, t, it); err != nil {
 		return rec, err
 	}
-	rec.Inequality = inequality(rec.Beta, plan.Loss.C, rec.Evaluation.Validation)
+	rec.Inequality = inequality(rec.Eta, rec.Evaluation.Validation)
 	lap("evaluate")
 	l.Plugins.Sweep()
 	return rec, l.Run.Finish(rec)

@@ -17,6 +17,7 @@ type pair = preference.Pair
 func (l *Loop) pair(ctx context.Context, t int, it rundir.Iteration, plan *Plan, games []judged, rec *rundir.IterationRecord) ([][]pair, error) {
 	out := make([][]pair, len(games))
 	var records []rundir.PairRecord
+	var both, flips int
 	for i := range games {
 		g := &games[i]
 		var err error
@@ -26,6 +27,9 @@ func (l *Loop) pair(ctx context.Context, t int, it rundir.Iteration, plan *Plan,
 		if g.game.Cycles().Cyclic {
 			rec.Cycles++
 		}
+		consistency := g.game.Consistency()
+		both += consistency.BothOrders
+		flips += consistency.Flips
 		rule := preference.Rule{MinMargin: plan.MinMargin, MaxPairs: plan.MaxPairs}
 		if out[i], err = l.Script.Pairs(ctx, t, g.Prompt, g.game, rule); err != nil {
 			return nil, err
@@ -35,6 +39,9 @@ func (l *Loop) pair(ctx context.Context, t int, it rundir.Iteration, plan *Plan,
 			rec.MeanMargin += p.Margin
 			records = append(records, pairRecord(g.GroupRecord, p))
 		}
+	}
+	if both > 0 {
+		rec.Flipped = float64(flips) / float64(both)
 	}
 	if len(records) > 0 {
 		rec.MeanMargin /= float64(len(records))

@@ -87,7 +87,7 @@ func (l *Loop) sampleAndCompare(ctx context.Context, t int, it rundir.Iteration,
 		if failed != nil {
 			continue // let the sampling end before its log is closed
 		}
-		answers, err := judge.groups(ctx, batch)
+		answers, err := judge.groups(ctx, batch, plan.Opponents)
 		if err == nil {
 			err = verdictLog.Append(answers...)
 		}

@@ -28,7 +28,14 @@ func (l *Loop) train(ctx context.Context, t int, it rundir.Iteration, plan *Plan
 	}
 	rec.Beta = settings.Number("beta", 0)
 	traits := loss.Manifest().Loss
+	if traits.SoftTarget && plan.Loss.C > 0 {
+		rec.Eta = rec.Beta / plan.Loss.C
+	}
 	units := makeUnits(traits.Unit, games, pairs)
+	if len(units) == 0 && traits.Unit != sdk.UnitPair && traits.Unit != "" {
+		return sdk.Errorf(sdk.CodeOracle, "train iteration %d: loss %q works on each %s, and mix left none in %d prompts", t, plan.Loss.Name, traits.Unit, len(games)).
+			WithHint("let mix return completions: own .. teacher")
+	}
 	if len(units) == 0 {
 		return sdk.Errorf(sdk.CodeOracle, "train iteration %d: it has no pairs: of %d prompts none has two paired completions whose win rates are min_margin = %v apart", t, len(games), plan.MinMargin).
 			WithHint("lower min_margin, raise samples or the temperature, or look at the verdicts in %s", it.Path(rundir.VerdictsFile))
@@ -68,7 +75,7 @@ func (l *Loop) train(ctx context.Context, t int, it rundir.Iteration, plan *Plan
 			metrics := map[string]float64{}
 			result, err := l.Policy.Step(ctx, b.texts, lr, func(logps []float64) (float64, []float64, error) {
 				b.Policy = logps
-				if step == 0 && plan.Reference == "previous" && len(b.Reference) > 0 {
+				if step == 0 && (plan.Reference == "previous" || t == 1) && len(b.Reference) > 0 {
 					if err := sameAsReference(b.Policy, b.Reference); err != nil {
 						return 0, nil, err
 					}

@@ -139,6 +139,7 @@ type IterationRecord struct {
 	Oracle      string         `json:"oracle"`
 	LossName    string         `json:"loss_name"`
 	Beta        float64        `json:"beta"` // the loss's setting beta; 0 where it has none
+	Eta         float64        `json:"eta"`  // β/c of a loss of soft targets; 0 for others
 	Reference   string         `json:"reference"`
 	LR          float64        `json:"lr"`
 	// The inequality of the paper's Section 3: P(π_{t+1} ≻ π_t) ≥ ½ + η·KL, with η = β/c; both sides, on validation.

@@ -6,6 +6,7 @@
 //	iter-000/           π_1: checkpoint and evaluation, before any training
 //	iter-001/ ...       plan.json completions.jsonl verdicts.jsonl pairs.jsonl steps.jsonl
 //	                    checkpoint/ eval.json eval-validation.jsonl eval-test.jsonl
+//	end.json            why the run ended: written after the last iteration
 //	lock                held by the one process that writes
 //
 // Each line of a record ends with the key crc, and so does each .json file.

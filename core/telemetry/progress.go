@@ -61,7 +61,12 @@ func (p *Progress) Done() {
 		p.log.sink.setLive("")
 	}
 	seconds := math.Round(p.now().Sub(p.started).Seconds()*10) / 10
-	p.log.Info("done", Stage.Of(p.stage), Count.Of(p.done), Total.Of(p.total), Seconds.Of(seconds))
+	fields := []Field{Stage.Of(p.stage), Count.Of(p.done)}
+	if !p.log.live() || p.done != p.total {
+		fields = append(fields, Total.Of(p.total)) // a person on a terminal has seen it already
+	}
+	fields = append(fields, Seconds.Of(seconds))
+	p.log.Info("done", fields...)
 	p.stage = ""
 }
 

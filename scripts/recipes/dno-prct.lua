@@ -1,8 +1,8 @@
--- DNO-Prct: ranked answers, a teacher's among them, and the DPO loss against the previous policy
+-- DNO-Prct: ranked completions, a teacher's among them, and the DPO loss against the previous policy
 --
 -- Source: Rosset et al. 2024 (arXiv 2404.03715), Algorithm 2 and Section 5.1.
 --
--- As in the paper: K = 5, the teacher's answer is ranked with the policy's own, pairs of large margin
+-- As in the paper: K = 5, the teacher's completion is ranked with the policy's own, pairs of large margin
 -- only, reference = the policy at the iteration's start, one epoch, the best iteration is chosen on
 -- validation.
 -- Where this differs:

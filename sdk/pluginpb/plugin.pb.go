@@ -393,6 +393,7 @@ type LossTraits struct {
 	TokenLevel    bool                   `protobuf:"varint,2,opt,name=token_level,json=tokenLevel,proto3" json:"token_level,omitempty"`    // needs log-probabilities per token, returns derivatives per token
 	NoReference   bool                   `protobuf:"varint,3,opt,name=no_reference,json=noReference,proto3" json:"no_reference,omitempty"` // does not read the reference policy's log-probabilities
 	Mismatched    bool                   `protobuf:"varint,4,opt,name=mismatched,proto3" json:"mismatched,omitempty"`                      // needs log-probabilities of mismatched prompts and completions
+	SoftTarget    bool                   `protobuf:"varint,5,opt,name=soft_target,json=softTarget,proto3" json:"soft_target,omitempty"`    // regresses onto the pairs' targets
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -451,6 +452,13 @@ func (x *LossTraits) GetNoReference() bool {
 func (x *LossTraits) GetMismatched() bool {
 	if x != nil {
 		return x.Mismatched
+	}
+	return false
+}
+
+func (x *LossTraits) GetSoftTarget() bool {
+	if x != nil {
+		return x.SoftTarget
 	}
 	return false
 }
@@ -1925,7 +1933,7 @@ const file_plugin_proto_rawDesc = "" +
 	"\fOracleTraits\x12\x12\n" +
 	"\x04form\x18\x01 \x01(\tR\x04form\x12#\n" +
 	"\rorder_matters\x18\x02 \x01(\bR\forderMatters\x12 \n" +
-	"\vconcurrency\x18\x03 \x01(\x05R\vconcurrency\"\x84\x01\n" +
+	"\vconcurrency\x18\x03 \x01(\x05R\vconcurrency\"\xa5\x01\n" +
 	"\n" +
 	"LossTraits\x12\x12\n" +
 	"\x04unit\x18\x01 \x01(\tR\x04unit\x12\x1f\n" +
@@ -1934,7 +1942,9 @@ const file_plugin_proto_rawDesc = "" +
 	"\fno_reference\x18\x03 \x01(\bR\vnoReference\x12\x1e\n" +
 	"\n" +
 	"mismatched\x18\x04 \x01(\bR\n" +
-	"mismatched\"6\n" +
+	"mismatched\x12\x1f\n" +
+	"\vsoft_target\x18\x05 \x01(\bR\n" +
+	"softTarget\"6\n" +
 	"\rSamplerTraits\x12%\n" +
 	"\x0euses_generator\x18\x01 \x01(\bR\rusesGenerator\"7\n" +
 	"\x10ConfigureRequest\x12#\n" +

@@ -167,7 +167,7 @@ func checkManifest(t TB, m sdk.Manifest) {
 	types := map[sdk.SettingType]bool{
 		sdk.TypeNumber: true, sdk.TypeBool: true, sdk.TypeString: true, sdk.TypeList: true, sdk.TypePath: true,
 	}
-	reserved := map[string]bool{"env": true, "timeout": true, "memory": true}
+	reserved := map[string]bool{"env": true, "timeout": true, "memory": true, "c": m.Kind == sdk.KindLoss}
 	seen := map[string]bool{}
 	for _, s := range m.Settings {
 		line("help of the setting "+s.Name, s.Help)

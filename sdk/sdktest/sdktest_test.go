@@ -456,8 +456,8 @@ func TestFaultySamplersAreCaught(t *testing.T) {
 	}
 }
 
-// TestGoldenLogistic runs the golden losses on this file's own sigmoid loss, and on one that is wrong.
-func TestGoldenLogistic(t *testing.T) {
+// TestTheSigmoidLossOfThisFilePassesTheGoldenCases runs the golden losses on this file's own sigmoid loss, and on one that is wrong.
+func TestTheSigmoidLossOfThisFilePassesTheGoldenCases(t *testing.T) {
 	dir := GoldenDir(t, "losses")
 	built := false
 	build := func(spoil float64) func(string, map[string]float64) (sdk.Loss, bool) {

@@ -79,7 +79,7 @@ func putManifest(m sdk.Manifest) (*pluginpb.ManifestResponse, error) {
 	case sdk.KindLoss:
 		out.Loss = &pluginpb.LossTraits{
 			Unit: string(m.Loss.Unit), TokenLevel: m.Loss.TokenLevel,
-			NoReference: m.Loss.NoReference, Mismatched: m.Loss.Mismatched,
+			NoReference: m.Loss.NoReference, Mismatched: m.Loss.Mismatched, SoftTarget: m.Loss.SoftTarget,
 		}
 	case sdk.KindSampler:
 		out.Sampler = &pluginpb.SamplerTraits{UsesGenerator: m.Sampler.UsesGenerator}
@@ -115,6 +115,7 @@ func getManifest(p *pluginpb.ManifestResponse) (sdk.Manifest, error) {
 			TokenLevel:  p.GetLoss().GetTokenLevel(),
 			NoReference: p.GetLoss().GetNoReference(),
 			Mismatched:  p.GetLoss().GetMismatched(),
+			SoftTarget:  p.GetLoss().GetSoftTarget(),
 		},
 		Sampler: sdk.SamplerTraits{UsesGenerator: p.GetSampler().GetUsesGenerator()},
 	}

@@ -91,7 +91,7 @@ func TestAManifestCrossesWhole(t *testing.T) {
 		}, func(p *plug) Service { return OracleService(p) }},
 		"a loss's": {func(m *sdk.Manifest) {
 			m.Kind = sdk.KindLoss
-			m.Loss = sdk.LossTraits{Unit: sdk.UnitGroup, TokenLevel: true, NoReference: true, Mismatched: true}
+			m.Loss = sdk.LossTraits{Unit: sdk.UnitGroup, TokenLevel: true, NoReference: true, Mismatched: true, SoftTarget: true}
 		}, func(p *plug) Service { return LossService(p) }},
 		"a sampler's": {func(m *sdk.Manifest) {
 			m.Kind = sdk.KindSampler

@@ -14,6 +14,7 @@ func New() sdk.Loss {
 		Name:    "dno",
 		Version: "1",
 		Help:    "cross-entropy against the soft label that the win rates give (DNO, Eq. 8)",
+		Loss:    sdk.LossTraits{SoftTarget: true},
 		Settings: []sdk.Setting{
 			{Name: "beta", Type: sdk.TypeNumber, Default: 1.0, Min: sdk.AtLeast(0),
 				Help: "strength of the pull to the reference, per nat; above 0"},
