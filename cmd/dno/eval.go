@@ -46,6 +46,9 @@ func (a *app) eval(ctx context.Context, model, file string, seed uint64, e loop.
 	if err := checkKernel(); err != nil {
 		return err
 	}
+	if err := optionsError(sdk.GenerateOptions{Temperature: e.Temperature, TopP: 1, RepetitionPenalty: 1, MaxTokens: e.MaxTokens}); err != nil {
+		return err
+	}
 	text, err := readRef(file, ".")
 	if err != nil {
 		return err

@@ -62,7 +62,11 @@ func readRef(ref, from string) ([]byte, error) {
 	}
 	text, err := fs.ReadFile(fsys, name)
 	if err != nil {
-		return nil, sdk.Errorf(sdk.CodeUsage, "read %q: %w", ref, err).WithHint("paths start from the script's folder")
+		e := sdk.Errorf(sdk.CodeUsage, "read %q: %w", ref, err)
+		if !strings.HasPrefix(ref, embedded) {
+			e = e.WithHint("it was looked for at %s", locate(ref, from))
+		}
+		return nil, e
 	}
 	return text, nil
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -75,10 +76,18 @@ func (a *app) generate(ctx context.Context, model, prompt string, n int, seed ui
 	return nil
 }
 
-// optionsError reports wrong options as a wrong command line.
+// optionsError reports wrong options as a wrong command line. A 0 that the SDK takes for "off" is none of
+// a user who wrote it.
 func optionsError(o sdk.GenerateOptions) error {
 	out := options(o)
-	if err := out.Validate(); err != nil {
+	err := out.Validate()
+	switch {
+	case o.TopP == 0:
+		err = errors.New("top-p 0: must be above 0; 1 turns it off")
+	case o.RepetitionPenalty == 0:
+		err = errors.New("repetition penalty 0: must be above 0; 1 turns it off")
+	}
+	if err != nil {
 		return sdk.Errorf(sdk.CodeUsage, "%w", err)
 	}
 	return nil

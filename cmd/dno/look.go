@@ -151,7 +151,7 @@ func (a *app) samplesCommand() *cobra.Command {
 	var changed bool
 	c := &cobra.Command{
 		Use:     "samples [DIR]",
-		Short:   "Read answers to test prompts, before and after training",
+		Short:   "Read completions of test prompts, before and after training",
 		Example: "  dno samples -n 5\n  dno samples runs/dno-1 --iteration 2 --changed",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
@@ -164,7 +164,7 @@ func (a *app) samplesCommand() *cobra.Command {
 	}
 	c.Flags().IntVarP(&n, "number", "n", 10, "how many prompts")
 	c.Flags().IntVar(&iteration, "iteration", 0, "the policy after this iteration (default: the last)")
-	c.Flags().BoolVar(&changed, "changed", false, "only prompts whose answers differ")
+	c.Flags().BoolVar(&changed, "changed", false, "only prompts whose completions differ")
 	return c
 }
 
@@ -185,8 +185,11 @@ func (a *app) samples(run *rundir.Run, iteration, n int, changed bool) error {
 	if iteration == 0 {
 		iteration = last
 	}
-	if last < 1 || iteration < 1 || iteration > last {
-		return sdk.Errorf(sdk.CodeUsage, "read samples of iteration %d: the run has finished %d", iteration, max(last, 0))
+	if last < 1 {
+		return sdk.Errorf(sdk.CodeUsage, "read samples: the run has finished no iteration yet")
+	}
+	if iteration < 1 || iteration > last {
+		return sdk.Errorf(sdk.CodeUsage, "read samples of iteration %d: the run has finished %d", iteration, last)
 	}
 	prompts, err := testPrompts(run)
 	if err != nil {

@@ -161,6 +161,20 @@ A Lua script is one experiment; oracles, losses and samplers are plugins.`,
 		a.reportCommand(), a.sftCommand(), a.generateCommand(), a.evalCommand(), a.pluginCommand(),
 		a.scriptCommand(), a.doctorCommand(), a.versionCommand(),
 	)
+	// Cobra's own two commands come without an example.
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		switch c.Name() {
+		case "help":
+			c.Example = "  dno help run"
+		case "completion":
+			c.Example = "  dno completion bash > dno.bash"
+			for _, shell := range c.Commands() {
+				shell.Example = "  " + shell.CommandPath()
+			}
+		}
+	}
 	usageErrors(root)
 	return root
 }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/gofrs/flock"
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/spf13/cobra"
 
 	"github.com/dno-project/dno/core/engine/kernel"
 	"github.com/dno-project/dno/scripts/geometry"
@@ -327,4 +328,17 @@ func skipOnWindows(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("there are no such signals, shells or terminals on Windows")
 	}
+}
+
+func TestEveryCommandShowsAnExample(t *testing.T) {
+	var walk func(*cobra.Command)
+	walk = func(c *cobra.Command) {
+		if !strings.Contains(c.Example, "dno") {
+			t.Errorf("%s --help has no example", c.CommandPath())
+		}
+		for _, sub := range c.Commands() {
+			walk(sub)
+		}
+	}
+	walk((&app{}).root())
 }

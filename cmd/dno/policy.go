@@ -63,7 +63,7 @@ func (p *policy) Generate(ctx context.Context, req sdk.GenerateRequest) (sdk.Gen
 	}
 	results, err := p.engine.Generate(ctx, reqs, options(req.Options), nil)
 	if err != nil {
-		return sdk.GenerateResponse{}, numeric(err)
+		return sdk.GenerateResponse{}, coded(err)
 	}
 	var out sdk.GenerateResponse
 	for _, seeds := range req.Seeds {
@@ -115,7 +115,7 @@ func (p *policy) LogProbs(ctx context.Context, texts []loop.Text) ([]loop.LogPro
 	seqs := p.sequences(texts)
 	logps, err := p.engine.LogProbs(ctx, seqs)
 	if err != nil {
-		return nil, numeric(err)
+		return nil, coded(err)
 	}
 	out := make([]loop.LogProb, len(texts))
 	for i := range out {
@@ -133,24 +133,33 @@ func (p *policy) StartTraining(_ context.Context, o loop.Optimizer) error {
 func (p *policy) Step(ctx context.Context, texts []loop.Text, lr float64, loss loop.LossFunc) (loop.StepResult, error) {
 	r, err := p.engine.Step(ctx, p.sequences(texts), lr, engine.LossFunc(loss))
 	if err != nil {
-		return loop.StepResult{}, numeric(err)
+		return loop.StepResult{}, coded(err)
 	}
 	return loop.StepResult{Loss: r.Loss, GradNorm: r.GradNorm, Tokens: r.Tokens}, nil
 }
 
-// numeric gives the engine's not-a-number its exit code.
-func numeric(err error) error {
-	if errors.Is(err, engine.ErrNotFinite) {
-		return sdk.Errorf(sdk.CodeNumeric, "%w", err)
+// coded gives the engine's errors their exit codes.
+func coded(err error) error {
+	switch {
+	case errors.Is(err, engine.ErrNotFinite):
+		return sdk.Errorf(sdk.CodeNumeric, "%w", err).WithHint("start again with a lower lr")
+	case errors.Is(err, engine.ErrInput):
+		return sdk.Errorf(sdk.CodeUsage, "%w", err)
 	}
 	return err
 }
 
-func (p *policy) Save(_ context.Context, dir string) error {
-	if err := p.engine.Save(dir, engine.SaveOptions{}); err != nil {
-		return sdk.Errorf(sdk.CodeIO, "%w", err)
+// save writes a model's directory.
+func save(e *engine.Engine, dir string, o engine.SaveOptions) error {
+	err := e.Save(dir, o)
+	if err == nil || errors.Is(err, engine.ErrNotFinite) {
+		return coded(err)
 	}
-	return nil
+	return sdk.Errorf(sdk.CodeIO, "%w", err)
+}
+
+func (p *policy) Save(_ context.Context, dir string) error {
+	return save(p.engine, dir, engine.SaveOptions{})
 }
 
 func (p *policy) Load(_ context.Context, dir string) error {

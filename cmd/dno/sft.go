@@ -3,7 +3,10 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -42,7 +45,7 @@ The learning rate rises over the warm-up, then follows half a cosine to 0.`,
 	}
 	c.Flags().StringVar(&f.model, "model", "", "model directory, or "+embeddedModel)
 	c.Flags().StringVar(&f.data, "data", "", "demonstrations")
-	c.Flags().StringVar(&f.out, "out", "", "where the tuned model goes")
+	c.Flags().StringVar(&f.out, "out", "", "where the tuned model goes; a model that is there is replaced")
 	c.Flags().IntVar(&f.steps, "steps", 1000, "updates")
 	c.Flags().IntVar(&f.batch, "batch", 64, "demonstrations an update")
 	c.Flags().IntVar(&f.warmup, "warmup", 50, "updates of warm-up")
@@ -64,6 +67,12 @@ func (a *app) sft(ctx context.Context, f fineTuning) error {
 	if f.steps < 1 || f.batch < 1 || f.warmup < 0 || f.warmup > f.steps {
 		return sdk.Errorf(sdk.CodeUsage, "fine-tune: want steps and batch of at least 1 and a warm-up within the steps, have %d, %d and %d", f.steps, f.batch, f.warmup)
 	}
+	if !(f.lr >= 0) || math.IsInf(f.lr, 0) {
+		return sdk.Errorf(sdk.CodeUsage, "fine-tune: the learning rate is %v, want a finite number of at least 0", f.lr)
+	}
+	if err := replaceable(f.out); err != nil {
+		return err
+	}
 	e, err := openOrNew(f.model, f.seed)
 	if err != nil {
 		return err
@@ -82,10 +91,10 @@ func (a *app) sft(ctx context.Context, f fineTuning) error {
 	}
 	final, err := a.fineTune(ctx, e, seqs, f)
 	if err != nil {
-		return numeric(err)
+		return coded(err)
 	}
-	if err := e.Save(f.out, engine.SaveOptions{BF16: f.bf16}); err != nil {
-		return sdk.Errorf(sdk.CodeIO, "%w", err)
+	if err := save(e, f.out, engine.SaveOptions{BF16: f.bf16}); err != nil {
+		return err
 	}
 	weights, err := os.ReadFile(filepath.Join(f.out, "model.safetensors"))
 	if err != nil {
@@ -98,11 +107,32 @@ func (a *app) sft(ctx context.Context, f fineTuning) error {
 	return nil
 }
 
+// replaceable refuses to put a model where something else lies: saving replaces the whole folder.
+func replaceable(out string) error {
+	entries, err := os.ReadDir(out)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if _, err := os.Stat(filepath.Dir(out)); err != nil {
+			return sdk.Errorf(sdk.CodeUsage, "fine-tune: look at the folder of --out %s: %w", out, err).WithHint("make it first")
+		}
+		return nil
+	case err != nil:
+		return sdk.Errorf(sdk.CodeUsage, "fine-tune: look at --out: %w", err).WithHint("name a folder that is not there yet")
+	case len(entries) == 0:
+		return nil
+	}
+	if _, err := os.Stat(filepath.Join(out, "config.json")); err != nil {
+		return sdk.Errorf(sdk.CodeUsage, "fine-tune: --out %s is no model: it holds %s, and all of it would be replaced", out, entries[0].Name()).
+			WithHint("name a folder that is not there yet")
+	}
+	return nil
+}
+
 // fineTune passes over the demonstrations in an order that each epoch shuffles anew, and returns the
 // mean loss of the last tenth of the steps.
 func (a *app) fineTune(ctx context.Context, e *engine.Engine, seqs []engine.Sequence, f fineTuning) (float64, error) {
 	if err := e.StartOptimizer(engine.OptimizerConfig{Beta1: 0.9, Beta2: 0.95, Eps: 1e-8, WeightDecay: f.decay, Clip: f.clip, DecayExcludesNorms: true}); err != nil {
-		return 0, err
+		return 0, sdk.Errorf(sdk.CodeUsage, "%w", err)
 	}
 	schedule := optim.Cosine(f.lr, f.warmup, f.steps)
 	progress := telemetry.NewProgress(a.log)

@@ -17,8 +17,15 @@ type Sequence struct {
 // rows returns how many rows a sequence takes in a batch: nothing is predicted from its last token.
 func (s Sequence) rows() int { return len(s.Prompt) + len(s.Completion) - 1 }
 
-// check returns an error naming the first sequence that the model cannot take.
+// check returns an [ErrInput] naming the first sequence that the model cannot take.
 func check(c model.Config, seqs []Sequence) error {
+	if err := misfit(c, seqs); err != nil {
+		return fmt.Errorf("%w: %w", ErrInput, err)
+	}
+	return nil
+}
+
+func misfit(c model.Config, seqs []Sequence) error {
 	for i, s := range seqs {
 		switch n := len(s.Prompt) + len(s.Completion); {
 		case len(s.Prompt) == 0:

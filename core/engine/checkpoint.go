@@ -11,6 +11,7 @@ import (
 	"reflect"
 
 	"github.com/dno-project/dno/core/engine/graph"
+	"github.com/dno-project/dno/core/engine/kernel"
 	"github.com/dno-project/dno/core/engine/model"
 	"github.com/dno-project/dno/core/engine/weights"
 	"github.com/dno-project/dno/core/fsx"
@@ -37,6 +38,8 @@ type state struct {
 // Save writes a complete Hugging Face directory, all or nothing: config.json, model.safetensors and the
 // tokenizer's files, which transformers loads, and with Optimizer also optimizer.safetensors and
 // state.json. What stood at dir is replaced.
+//
+// Errors: [ErrNotFinite] for weights that no training or sampling can go on from; nothing is written then.
 func (e *Engine) Save(dir string, o SaveOptions) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -45,6 +48,11 @@ func (e *Engine) Save(dir string, o SaveOptions) error {
 		return fmt.Errorf("save the model to %s with its optimizer: the optimizer has not been started", dir)
 	case o.Optimizer && o.BF16:
 		return fmt.Errorf("save the model to %s: rounded weights and an optimizer's state do not go together", dir)
+	}
+	for _, p := range e.model.Params().All {
+		if notFinite([]float64{kernel.SumSquares(p.W)}) >= 0 {
+			return fmt.Errorf("save the model to %s: tensor %s: %w", dir, p.Name, ErrNotFinite)
+		}
 	}
 	if err := fsx.WriteDir(dir, func(tmp string) error { return e.write(tmp, o) }); err != nil {
 		return fmt.Errorf("save the model to %s: %w", dir, err)

@@ -3,6 +3,7 @@ package engine
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"math"
 	"os"
 	"path/filepath"
@@ -208,6 +209,35 @@ func TestConfigSavedKeepsEveryKeyThatMatters(t *testing.T) {
 		b, _ := json.Marshal(got)
 		if key != "transformers_version" && (!ok || !bytes.Equal(a, b)) {
 			t.Errorf("%s is %s, was %s", key, b, a)
+		}
+	}
+}
+
+func TestAModelWithoutAnEndRestoresItsCheckpoint(t *testing.T) {
+	c, err := model.ParseConfig([]byte(`{"model_type": "llama", "vocab_size": 320, "hidden_size": 24, "intermediate_size": 40,
+		"num_hidden_layers": 1, "num_attention_heads": 4, "eos_token_id": []}`))
+	must(t, err)
+	m, err := model.New(c, 1)
+	must(t, err)
+	e := newEngine(m)
+	must(t, e.readSideFiles(tinyFiles(t)))
+	dir := filepath.Join(t.TempDir(), "m")
+	must(t, e.Save(dir, SaveOptions{}))
+	must(t, e.Restore(dir))
+}
+
+func TestWeightsThatAreNotFiniteAreNotSaved(t *testing.T) {
+	for _, bad := range []float64{math.NaN(), math.Inf(1), math.Inf(-1)} {
+		e := fresh(t, true)
+		p := e.Model().Params().All[3]
+		p.W[len(p.W)-1] = float32(bad)
+		dir := filepath.Join(t.TempDir(), "m")
+		err := e.Save(dir, SaveOptions{})
+		if !errors.Is(err, ErrNotFinite) || !strings.Contains(err.Error(), p.Name) {
+			t.Errorf("weights with %v: error %v, want one that names %s", bad, err, p.Name)
+		}
+		if _, err := os.Stat(dir); err == nil {
+			t.Errorf("weights with %v were saved", bad)
 		}
 	}
 }

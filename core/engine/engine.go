@@ -25,9 +25,12 @@ import (
 	"github.com/dno-project/dno/core/engine/weights"
 )
 
-// ErrNotFinite says that a log-probability, a loss or a gradient is NaN or infinite. The weights are
-// as they were before; a lower learning rate is the usual remedy.
+// ErrNotFinite says that a logit, a log-probability, a loss, a gradient or a weight is NaN or infinite. The
+// call has changed nothing; a lower learning rate is the usual remedy.
 var ErrNotFinite = errors.New("not a finite number")
+
+// ErrInput says that a prompt, a completion or an option is none that the model can take.
+var ErrInput = generate.ErrInput
 
 // ErrNoModel says that a directory holds no Hugging Face model.
 var ErrNoModel = errors.New("no model")
@@ -186,10 +189,16 @@ func (e *Engine) EncodeCompletion(text string) []int32 { return e.chat.EncodeCom
 func (e *Engine) Decode(ids []int32) string { return e.tokenizer.Decode(ids, true) }
 
 // Generate draws one completion for each request, in their order; see [generate.Generator.Generate].
+//
+// Errors: [ErrInput], [ErrNotFinite], ctx's.
 func (e *Engine) Generate(ctx context.Context, reqs []generate.Request, opt generate.Options, progress func(done int)) ([]generate.Result, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.generator.Generate(ctx, reqs, opt, progress)
+	results, err := e.generator.Generate(ctx, reqs, opt, progress)
+	if errors.Is(err, generate.ErrNotFinite) {
+		err = fmt.Errorf("%w: %w", ErrNotFinite, err)
+	}
+	return results, err
 }
 
 // Fingerprint returns the sha256, in hex, of every parameter's name, shape and values.

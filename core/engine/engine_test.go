@@ -446,3 +446,23 @@ func TestEnginesAreFreed(t *testing.T) {
 		t.Errorf("30 engines that nobody holds left %d bytes behind", grown)
 	}
 }
+
+func TestErrorsSayWhoseFaultItIs(t *testing.T) {
+	e := fresh(t, true)
+	long := make([]int32, 128) // as many as the model has positions
+	one, opt := []int32{3}, generate.DefaultOptions(4)
+	_, generated := e.Generate(ctx, []generate.Request{{Prompt: long}}, opt, nil)
+	_, scored := e.LogProbs(ctx, []Sequence{{long, one}})
+	must(t, e.StartOptimizer(adam))
+	_, stepped := e.Step(ctx, []Sequence{{nil, one}}, 1e-3, coupled)
+	for what, err := range map[string]error{"generate": generated, "score": scored, "train": stepped} {
+		if !errors.Is(err, ErrInput) || errors.Is(err, ErrNotFinite) {
+			t.Errorf("%s: error %v, want ErrInput", what, err)
+		}
+	}
+	e.Model().Norm.W[0] = float32(math.NaN())
+	e.Model().Changed()
+	if _, err := e.Generate(ctx, []generate.Request{{Prompt: one}}, opt, nil); !errors.Is(err, ErrNotFinite) || errors.Is(err, ErrInput) {
+		t.Errorf("generate from weights with NaN: error %v, want ErrNotFinite", err)
+	}
+}

@@ -17,8 +17,8 @@ const scoreRows = 1 << 14
 // the same as [Engine.Step] passes to its loss while the weights stand still. Any number of
 // sequences may be given, also none.
 //
-// Errors: an empty or too long sequence, a token id outside of the vocabulary, [ErrNotFinite],
-// ctx's.
+// Errors: [ErrInput] for an empty or too long sequence or a token id outside of the vocabulary,
+// [ErrNotFinite], ctx's.
 func (e *Engine) LogProbs(ctx context.Context, seqs []Sequence) ([]float64, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

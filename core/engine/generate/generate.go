@@ -21,6 +21,9 @@ import (
 // the caller stops the run.
 var ErrNotFinite = errors.New("the model's logits are not finite")
 
+// ErrInput says that a request or an option is none that the model can take: it is the caller's to change.
+var ErrInput = errors.New("wrong input")
+
 // Request asks for one completion.
 type Request struct {
 	Prompt []int32 // token ids; 1 to the model's MaxPositions − 1 of them
@@ -80,11 +83,11 @@ func New(m *model.Model, eos []int32, decode func([]int32) string) *Generator {
 // prompt once. A completion that ends leaves at once and the next request takes its place. After each step that
 // ended any, progress is told how many have ended, by one goroutine at a time; it may be nil.
 //
-// Errors: an option outside its range or a prompt that is empty, too long or has an id beyond the
-// vocabulary; ctx's error, which is looked at before every token; [ErrNotFinite]. There are no results then.
+// Errors: [ErrInput] for an option outside its range or a prompt that is empty, too long or has an id beyond
+// the vocabulary; ctx's error, which is looked at before every token; [ErrNotFinite]. There are no results then.
 func (g *Generator) Generate(ctx context.Context, reqs []Request, opt Options, progress func(done int)) ([]Result, error) {
 	if err := g.check(reqs, &opt); err != nil {
-		return nil, fmt.Errorf("generate: %w", err)
+		return nil, fmt.Errorf("generate: %w: %w", ErrInput, err)
 	}
 	if v := g.model.Version(); v != g.version {
 		g.packed.pack(g.model)

@@ -200,7 +200,9 @@ func (ids *TokenIDs) UnmarshalJSON(data []byte) error {
 	if err := json.Unmarshal(data, &many); err != nil {
 		return fmt.Errorf("want a token id or a list of them, got %s", data)
 	}
-	*ids = many
+	if *ids = many; len(many) == 0 {
+		*ids = nil // an empty list is written as null
+	}
 	return nil
 }
 

@@ -205,6 +205,9 @@ func (l *loader) vocabulary(vocab map[string]int32, added []addedToken) error {
 		if content == "" {
 			return fmt.Errorf("added token %q: the normalizer leaves nothing of it", a.Content)
 		}
+		if len(content) > maxAdded {
+			return fmt.Errorf("added token %d: the normalizer makes it %d bytes long, more than %d", a.ID, len(content), maxAdded)
+		}
 		t.tokens[a.ID] = content // and so it is decoded, as in the reference
 		t.normalized.add(content, a)
 	}

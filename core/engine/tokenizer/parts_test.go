@@ -233,6 +233,8 @@ func TestWhatIsNotKnownIsNamed(t *testing.T) {
 		"an added token of a negative id":      {object{"added_tokens": []any{added(-1, "x!", nil)}}, `"x!"`},
 		"an added token that is normalized away": {object{"normalizer": raw(`{"type":"Replace","pattern":{"String":"x!"},"content":""}`),
 			"added_tokens": []any{added(300, "x!", object{"normalized": true})}}, `"x!"`},
+		"an added token that normalizing makes a book": {object{"normalizer": raw(`{"type":"Replace","pattern":{"String":"x"},"content":"` + strings.Repeat("y", 500) + `"}`),
+			"added_tokens": []any{added(300, strings.Repeat("x", 1000), object{"normalized": true})}}, "added token 300: the normalizer makes it 500000 bytes"},
 		"an added token's field": {object{"added_tokens": []any{added(300, "x!", object{"bold": true})}}, `"bold"`},
 		"a section":              {object{"vocabulary": object{}}, `"vocabulary"`},
 		"a WordLevel model without an unknown token": {object{"model": object{"type": "WordLevel", "vocab": object{"a": 0}}, "added_tokens": nil}, "unk_token"},
