@@ -4,7 +4,7 @@ GO ?= go
 # Pinned: the tools are no dependencies of the module.
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: help test race check fmt vet lint cross purego fuzz bench proto kernels embedded-prompts model embedded-model
+.PHONY: help test race check fmt vet lint cross purego fuzz bench proto kernels embedded-prompts model embedded-model pin-model
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -69,4 +69,10 @@ model: ## train a model like the embedded one: OUT=dir [SEED=n] [SLIPS=p]
 
 embedded-model: ## train the embedded model anew (about 3 minutes on 2 cores)
 	$(MAKE) model OUT=scripts/geometry/files/model SEED=0
-	cd scripts/geometry/files/model && sha256sum model.safetensors > ../../model.sha256
+	$(MAKE) pin-model MODEL=scripts/geometry/files/model
+
+# The same commands give other weights with another instruction set: each has its hash.
+pin-model: ## note the hash of MODEL for the instruction set in use (DNO_KERNEL forces one)
+	level=$$($(GO) run ./cmd/dno version --json | sed -n 's/.*"kernel": "\([a-z0-9]*\)".*/\1/p'); \
+	sum=$$(sha256sum $(MODEL)/model.safetensors | cut -d' ' -f1); pins=scripts/geometry/model.sha256; \
+	{ grep -v "^$$level " $$pins; echo "$$level $$sum"; } | sort > $$pins.new && mv $$pins.new $$pins

@@ -209,11 +209,37 @@ func (a *app) samples(run *rundir.Run, iteration, n int, changed bool) error {
 		return a.printJSON(map[string]any{"iteration": iteration, "samples": out})
 	}
 	for _, s := range out {
-		fmt.Fprintf(a.stdout, "prompt  %s\nbefore  %s\nafter   %s\n", report.Clean(s.Prompt), report.Clean(s.Before), report.Clean(s.After))
+		fmt.Fprintf(a.stdout, "prompt  %s\n", report.Clean(s.Prompt))
 		if s.Answer != "" {
 			fmt.Fprintf(a.stdout, "answer  %s\n", report.Clean(s.Answer))
+		}
+		fmt.Fprintf(a.stdout, "%-*s | %s\n", columnWidth, "before", "after")
+		before, after := column(report.Clean(s.Before)), column(report.Clean(s.After))
+		for i := range max(len(before), len(after)) {
+			fmt.Fprintf(a.stdout, "%-*s | %s\n", columnWidth, line(before, i), line(after, i))
 		}
 		fmt.Fprintln(a.stdout)
 	}
 	return nil
+}
+
+// Two columns and a rule between them fill 80.
+const columnWidth = 38
+
+// column cuts a text into lines of at most columnWidth characters.
+func column(text string) (lines []string) {
+	for runes := []rune(text); len(runes) > 0; {
+		n := min(columnWidth, len(runes))
+		lines = append(lines, string(runes[:n]))
+		runes = runes[n:]
+	}
+	return lines
+}
+
+// line is the i-th line of a column, empty below its last.
+func line(lines []string, i int) string {
+	if i < len(lines) {
+		return lines[i]
+	}
+	return ""
 }
