@@ -38,7 +38,8 @@ type question struct {
 
 // answer holds P(i≻j) as asked with i first, for both orders where order matters.
 type answer struct {
-	first    []int        // index of the first candidate with the same text
+	first    []int        // index of the first text that is the same
+	place    []int        // index of the text among the comparison's candidates, which are distinct
 	raw      [][]*float64 // null: not asked, or abstained
 	abstain  []rundir.Abstention
 	assessed []sdk.Assessment // for each candidate, or nil
@@ -135,26 +136,20 @@ func (j *judge) askBatch(ctx context.Context, questions []question, comparisons 
 // compile makes the comparison of distinct texts, and an answer that holds what needs no asking.
 func (j *judge) compile(q question) (sdk.Comparison, answer) {
 	c := sdk.Comparison{ID: q.prompt.ID, Prompt: q.prompt}
-	a := answer{first: make([]int, len(q.texts)), raw: make([][]*float64, len(q.texts))}
-	place := map[string]int{} // text → index in c.Candidates
+	n := len(q.texts)
+	a := answer{first: preference.FirstOf(q.texts), place: make([]int, n), raw: make([][]*float64, n)}
 	for i, text := range q.texts {
-		a.raw[i] = make([]*float64, len(q.texts))
-		a.first[i] = i
-		if _, seen := place[text]; !seen {
-			place[text] = len(c.Candidates)
-			c.Candidates = append(c.Candidates, text)
+		a.raw[i] = make([]*float64, n)
+		if a.first[i] != i {
+			a.place[i] = a.place[a.first[i]]
 			continue
 		}
-		for k := range i {
-			if q.texts[k] == text {
-				a.first[i] = k
-				break
-			}
-		}
+		a.place[i] = len(c.Candidates)
+		c.Candidates = append(c.Candidates, text)
 	}
 	asked := map[sdk.Ordered]bool{}
 	for _, p := range q.pairs {
-		o := sdk.Ordered{A: place[q.texts[p[0]]], B: place[q.texts[p[1]]]}
+		o := sdk.Ordered{A: a.place[p[0]], B: a.place[p[1]]}
 		if o.A == o.B || asked[o] || asked[sdk.Ordered{A: o.B, B: o.A}] {
 			continue
 		}
@@ -184,14 +179,10 @@ func (j *judge) read(q question, c sdk.Comparison, v sdk.Verdicts, a *answer) er
 	for k, o := range c.Pairs {
 		known[o] = verdicts[k]
 	}
-	place := map[string]int{}
-	for k, text := range c.Candidates {
-		place[text] = k
-	}
 	half := 0.5
 	for _, p := range q.pairs {
 		for _, o := range [][2]int{p, {p[1], p[0]}} {
-			x, y := place[q.texts[o[0]]], place[q.texts[o[1]]]
+			x, y := a.place[o[0]], a.place[o[1]]
 			if x == y {
 				a.raw[o[0]][o[1]] = &half
 				continue
@@ -210,8 +201,8 @@ func (j *judge) read(q question, c sdk.Comparison, v sdk.Verdicts, a *answer) er
 	}
 	if len(v.Assessed) > 0 {
 		a.assessed = make([]sdk.Assessment, len(q.texts))
-		for i, text := range q.texts {
-			a.assessed[i] = v.Assessed[place[text]]
+		for i, at := range a.place {
+			a.assessed[i] = v.Assessed[at]
 		}
 	}
 	a.cost = v.Cost

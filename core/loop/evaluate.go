@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/dno-project/dno/core/eval"
+	"github.com/dno-project/dno/core/preference"
 	"github.com/dno-project/dno/core/rundir"
 	"github.com/dno-project/dno/sdk"
 )
@@ -222,30 +223,22 @@ func (j *judge) evaluation(ctx context.Context, prompts []sdk.Prompt, answers []
 		if len(a.assessed) > 0 {
 			r.Assessed, r.AssessedSampled = &a.assessed[0], &a.assessed[1]
 		}
+		completions := make([]sdk.Completion, len(questions[i].texts))
+		for k, text := range questions[i].texts {
+			completions[k].Text = text
+		}
+		game, err := preference.NewGame(completions, flat(a.raw), preference.Options{OrderMatters: j.traits.OrderMatters})
+		if err != nil {
+			return err
+		}
 		for s := range earlier {
-			r.Wins = append(r.Wins, j.symmetrised(a, 0, 2+s))
+			r.Wins = append(r.Wins, known(game.Preference(0, 2+s)))
 		}
 		if n := len(earlier); n > 0 {
-			r.WinSampled = j.symmetrised(a, 1, 2+n)
+			r.WinSampled = known(game.Preference(1, 2+n))
 		}
 	}
 	return nil
-}
-
-// symmetrised is P̃(i≻k) = (P(i,k) + 1 − P(k,i))/2; nil where an order that was asked has no answer.
-func (j *judge) symmetrised(a answer, i, k int) *float64 {
-	p, q := a.raw[i][k], a.raw[k][i]
-	switch {
-	case p != nil && q != nil:
-		r := (*p + 1 - *q) / 2
-		return &r
-	case j.traits.OrderMatters:
-		return nil
-	case q != nil:
-		r := 1 - *q
-		return &r
-	}
-	return p
 }
 
 // figures sums up one policy's answers.

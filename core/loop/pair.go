@@ -50,23 +50,28 @@ func (l *Loop) pair(ctx context.Context, t int, it rundir.Iteration, plan *Plan,
 }
 
 func newGame(g rundir.GroupRecord, v rundir.VerdictsRecord, plan *Plan) (*preference.Game, error) {
-	n := len(g.Completions)
-	raw := make([]float64, n*n)
-	for i := range n {
-		for k := range n {
-			raw[i*n+k] = math.NaN()
-			if p := v.Raw[i][k]; p != nil {
-				raw[i*n+k] = *p
-			}
-		}
-	}
 	mixed := g.Mixed
 	if mixed == nil {
 		mixed = []int{} // nothing may be paired; nil would mean all
 	}
-	return preference.NewGame(g.Completions, raw, preference.Options{
+	return preference.NewGame(g.Completions, flat(v.Raw), preference.Options{
 		Opponents: plan.Opponents, Estimator: plan.Estimator, OrderMatters: v.BothOrders, Allowed: mixed,
 	})
+}
+
+// flat lays the verdicts out as a game takes them: row by row, NaN for null.
+func flat(raw [][]*float64) []float64 {
+	var out []float64
+	for _, row := range raw {
+		for _, p := range row {
+			if p == nil {
+				out = append(out, math.NaN())
+			} else {
+				out = append(out, *p)
+			}
+		}
+	}
+	return out
 }
 
 func pairRecord(g rundir.GroupRecord, p pair) rundir.PairRecord {
