@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/dno-project/dno/core/preference"
@@ -400,7 +401,13 @@ func TestAnInterruptedRunGoesOnToTheSameRecords(t *testing.T) {
 	whole := create(t)
 	l, policy, oracle := newLoop(t, whole, testPlan())
 	calls := map[string]int{}
-	count := func(call string) error { calls[call]++; return nil }
+	var mu sync.Mutex // sampling and judging overlap
+	count := func(call string) error {
+		mu.Lock()
+		defer mu.Unlock()
+		calls[call]++
+		return nil
+	}
 	policy.fault, oracle.fault = count, count
 	if err := l.Execute(t.Context()); err != nil {
 		t.Fatal(err)
