@@ -42,6 +42,12 @@ type LossBatch struct {
 	Preference      []float64 // symmetrised P̃(chosen ≻ rejected)
 	Weight          []float64 // the script's weight, > 0
 
+	// For each completion, length C: the log-probability of a completion to another prompt of the
+	// batch, given completion i's prompt (KTO's baseline); only if the manifest says Mismatched, and
+	// empty where the batch has a single prompt. They are constants: nothing is trained through them.
+	MismatchedPolicy    []float64
+	MismatchedReference []float64 // empty if the manifest says NoReference
+
 	// UnitWeight are the weights of completions or groups for a loss of that unit, else empty.
 	UnitWeight []float64
 

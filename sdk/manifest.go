@@ -64,7 +64,8 @@ type LossTraits struct {
 	TokenLevel  bool // needs per-token log-probabilities, and returns derivatives per token
 	NoReference bool // does not read the reference policy's log-probabilities
 	SoftTarget  bool // regresses onto Target: its setting beta over the host's c is then the η of the paper's bound
-	Mismatched  bool // needs log-probabilities of mismatched prompts and completions (KTO's baseline)
+	Mismatched  bool // needs log-probabilities of completions given another completion's prompt (KTO's baseline)
+	Surrogate   bool // its derivatives hold some function of the policy's log-probabilities fixed (a running mean, an importance weight): they are not the slope of Loss, and are not checked against it
 }
 
 // SamplerTraits are what a sampler needs.

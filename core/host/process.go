@@ -53,6 +53,10 @@ func (c *client) start(ctx context.Context) (*process, error) {
 		}
 		cmd = exec.Command(path)
 	}
+	tlsConfig, certificate, err := mutualTLS()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", c.id, err)
+	}
 	run := &command{cmd: cmd, thread: c.host.thread, lines: newLines(c.log)}
 	run.sum, _ = hex.DecodeString(c.program.sum)
 	c.host.processes.Add(1)
@@ -61,12 +65,12 @@ func (c *client) start(ctx context.Context) (*process, error) {
 		VersionedPlugins: wire.HostSets(),
 		AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
 		RunnerFunc: func(_ hclog.Logger, prepared *exec.Cmd, _ string) (runner.Runner, error) {
-			cmd.Env = append(c.environment(), prepared.Env...) // cookie, certificate, directory for the socket
+			cmd.Env = append(append(c.environment(), prepared.Env...), certificateEnv+"="+certificate) // prepared: cookie, versions, directory for the socket
 			cmd.SysProcAttr = procAttr()
 			return run, nil
 		},
 		SkipHostEnv:      true,
-		AutoMTLS:         true,
+		TLSConfig:        tlsConfig,
 		StartTimeout:     c.host.patience.start,
 		UnixSocketConfig: &plugin.UnixSocketConfig{TempDir: c.host.temp.path},
 		GRPCDialOptions:  wire.DialOptions(),
@@ -79,7 +83,6 @@ func (c *client) start(ctx context.Context) (*process, error) {
 		_, err := p.client.Start()
 		started <- err
 	}()
-	var err error
 	select {
 	case err = <-started:
 	case <-ctx.Done():

@@ -392,8 +392,9 @@ type LossTraits struct {
 	Unit          string                 `protobuf:"bytes,1,opt,name=unit,proto3" json:"unit,omitempty"`                                   // what the loss is a sum over: "pair", "completion" or "group"; empty means "pair"
 	TokenLevel    bool                   `protobuf:"varint,2,opt,name=token_level,json=tokenLevel,proto3" json:"token_level,omitempty"`    // needs log-probabilities per token, returns derivatives per token
 	NoReference   bool                   `protobuf:"varint,3,opt,name=no_reference,json=noReference,proto3" json:"no_reference,omitempty"` // does not read the reference policy's log-probabilities
-	Mismatched    bool                   `protobuf:"varint,4,opt,name=mismatched,proto3" json:"mismatched,omitempty"`                      // needs log-probabilities of mismatched prompts and completions
+	Mismatched    bool                   `protobuf:"varint,4,opt,name=mismatched,proto3" json:"mismatched,omitempty"`                      // needs log-probabilities of completions given another completion's prompt
 	SoftTarget    bool                   `protobuf:"varint,5,opt,name=soft_target,json=softTarget,proto3" json:"soft_target,omitempty"`    // regresses onto the pairs' targets
+	Surrogate     bool                   `protobuf:"varint,6,opt,name=surrogate,proto3" json:"surrogate,omitempty"`                        // its derivatives hold some function of the log-probabilities fixed: they are not the slope of its value
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -459,6 +460,13 @@ func (x *LossTraits) GetMismatched() bool {
 func (x *LossTraits) GetSoftTarget() bool {
 	if x != nil {
 		return x.SoftTarget
+	}
+	return false
+}
+
+func (x *LossTraits) GetSurrogate() bool {
+	if x != nil {
+		return x.Surrogate
 	}
 	return false
 }
@@ -1219,8 +1227,12 @@ type EvaluateRequest struct {
 	Weight          []byte                 `protobuf:"bytes,16,opt,name=weight,proto3" json:"weight,omitempty"`                                            // float64 x B, above 0
 	UnitWeight      []byte                 `protobuf:"bytes,17,opt,name=unit_weight,json=unitWeight,proto3" json:"unit_weight,omitempty"`                  // float64: weights of completions or groups, for a loss of that unit
 	State           []byte                 `protobuf:"bytes,18,opt,name=state,proto3" json:"state,omitempty"`                                              // opaque: what the last call returned; empty at the run's first call
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Only with mismatched. Entry i is of a completion to another prompt of the batch, given the
+	// prompt of completion i. Empty where the batch has a single prompt.
+	MismatchedPolicy    []byte `protobuf:"bytes,19,opt,name=mismatched_policy,json=mismatchedPolicy,proto3" json:"mismatched_policy,omitempty"`          // float64 x C or empty, nats
+	MismatchedReference []byte `protobuf:"bytes,20,opt,name=mismatched_reference,json=mismatchedReference,proto3" json:"mismatched_reference,omitempty"` // the same under the reference policy; empty with no_reference
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *EvaluateRequest) Reset() {
@@ -1375,6 +1387,20 @@ func (x *EvaluateRequest) GetUnitWeight() []byte {
 func (x *EvaluateRequest) GetState() []byte {
 	if x != nil {
 		return x.State
+	}
+	return nil
+}
+
+func (x *EvaluateRequest) GetMismatchedPolicy() []byte {
+	if x != nil {
+		return x.MismatchedPolicy
+	}
+	return nil
+}
+
+func (x *EvaluateRequest) GetMismatchedReference() []byte {
+	if x != nil {
+		return x.MismatchedReference
 	}
 	return nil
 }
@@ -1933,7 +1959,7 @@ const file_plugin_proto_rawDesc = "" +
 	"\fOracleTraits\x12\x12\n" +
 	"\x04form\x18\x01 \x01(\tR\x04form\x12#\n" +
 	"\rorder_matters\x18\x02 \x01(\bR\forderMatters\x12 \n" +
-	"\vconcurrency\x18\x03 \x01(\x05R\vconcurrency\"\xa5\x01\n" +
+	"\vconcurrency\x18\x03 \x01(\x05R\vconcurrency\"\xc3\x01\n" +
 	"\n" +
 	"LossTraits\x12\x12\n" +
 	"\x04unit\x18\x01 \x01(\tR\x04unit\x12\x1f\n" +
@@ -1944,7 +1970,8 @@ const file_plugin_proto_rawDesc = "" +
 	"mismatched\x18\x04 \x01(\bR\n" +
 	"mismatched\x12\x1f\n" +
 	"\vsoft_target\x18\x05 \x01(\bR\n" +
-	"softTarget\"6\n" +
+	"softTarget\x12\x1c\n" +
+	"\tsurrogate\x18\x06 \x01(\bR\tsurrogate\"6\n" +
 	"\rSamplerTraits\x12%\n" +
 	"\x0euses_generator\x18\x01 \x01(\bR\rusesGenerator\"7\n" +
 	"\x10ConfigureRequest\x12#\n" +
@@ -1999,7 +2026,7 @@ const file_plugin_proto_rawDesc = "" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01B\b\n" +
-	"\x06_score\"\xa9\x04\n" +
+	"\x06_score\"\x89\x05\n" +
 	"\x0fEvaluateRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\fR\x05group\x12\x16\n" +
 	"\x06policy\x18\x02 \x01(\fR\x06policy\x12\x1c\n" +
@@ -2022,7 +2049,9 @@ const file_plugin_proto_rawDesc = "" +
 	"\x06weight\x18\x10 \x01(\fR\x06weight\x12\x1f\n" +
 	"\vunit_weight\x18\x11 \x01(\fR\n" +
 	"unitWeight\x12\x14\n" +
-	"\x05state\x18\x12 \x01(\fR\x05state\"\x85\x02\n" +
+	"\x05state\x18\x12 \x01(\fR\x05state\x12+\n" +
+	"\x11mismatched_policy\x18\x13 \x01(\fR\x10mismatchedPolicy\x121\n" +
+	"\x14mismatched_reference\x18\x14 \x01(\fR\x13mismatchedReference\"\x85\x02\n" +
 	"\x10EvaluateResponse\x12\x12\n" +
 	"\x04loss\x18\x01 \x01(\x01R\x04loss\x12\x1a\n" +
 	"\bgradient\x18\x02 \x01(\fR\bgradient\x12'\n" +

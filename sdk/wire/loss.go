@@ -2,6 +2,7 @@ package wire
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/hashicorp/go-plugin"
 	"google.golang.org/grpc"
@@ -69,6 +70,7 @@ func putBatch(b sdk.LossBatch) *pluginpb.EvaluateRequest {
 		ChosenWinRate: putFloats(b.ChosenWinRate), RejectedWinRate: putFloats(b.RejectedWinRate),
 		Target: putFloats(b.Target), Preference: putFloats(b.Preference), Weight: putFloats(b.Weight),
 		UnitWeight: putFloats(b.UnitWeight), State: b.State,
+		MismatchedPolicy: putFloats(b.MismatchedPolicy), MismatchedReference: putFloats(b.MismatchedReference),
 	}
 }
 
@@ -87,7 +89,9 @@ func getBatch(p *pluginpb.EvaluateRequest) (sdk.LossBatch, error) {
 		RejectedWinRate: a.floats("rejected_win_rate", p.GetRejectedWinRate()),
 		Target:          a.floats("target", p.GetTarget()), Preference: a.floats("preference", p.GetPreference()),
 		Weight: a.floats("weight", p.GetWeight()), UnitWeight: a.floats("unit_weight", p.GetUnitWeight()),
-		State: p.GetState(),
+		State:               p.GetState(),
+		MismatchedPolicy:    a.floats("mismatched_policy", p.GetMismatchedPolicy()),
+		MismatchedReference: a.floats("mismatched_reference", p.GetMismatchedReference()),
 	}
 	c := len(b.Policy)
 	a.length("group", len(b.Group), c, false)
@@ -98,6 +102,8 @@ func getBatch(p *pluginpb.EvaluateRequest) (sdk.LossBatch, error) {
 	a.length("reference", len(b.Reference), c, true)
 	a.length("policy_tokens", len(b.PolicyTokens), c, true)
 	a.length("reference_tokens", len(b.ReferenceTokens), c, true)
+	a.length("mismatched_policy", len(b.MismatchedPolicy), c, true)
+	a.length("mismatched_reference", len(b.MismatchedReference), c, true)
 	pairs := len(b.Chosen)
 	a.length("rejected", len(b.Rejected), pairs, false)
 	a.length("chosen_win_rate", len(b.ChosenWinRate), pairs, false)
@@ -105,6 +111,14 @@ func getBatch(p *pluginpb.EvaluateRequest) (sdk.LossBatch, error) {
 	a.length("target", len(b.Target), pairs, false)
 	a.length("preference", len(b.Preference), pairs, false)
 	a.length("weight", len(b.Weight), pairs, false)
+	for i, n := range b.Tokens {
+		if len(b.PolicyTokens) > i {
+			a.length(fmt.Sprintf("policy_tokens[%d]", i), len(b.PolicyTokens[i]), int(n), false)
+		}
+		if len(b.ReferenceTokens) > i {
+			a.length(fmt.Sprintf("reference_tokens[%d]", i), len(b.ReferenceTokens[i]), int(n), false)
+		}
+	}
 	for k := range b.Chosen {
 		if a.err == nil && (!within(b.Chosen[k], c) || !within(b.Rejected[k], c)) {
 			a.fail(malformed("chosen, rejected", "pair %d is of the completions %d and %d: have %d", k, b.Chosen[k], b.Rejected[k], c))

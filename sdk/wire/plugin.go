@@ -79,7 +79,7 @@ func putManifest(m sdk.Manifest) (*pluginpb.ManifestResponse, error) {
 	case sdk.KindLoss:
 		out.Loss = &pluginpb.LossTraits{
 			Unit: string(m.Loss.Unit), TokenLevel: m.Loss.TokenLevel,
-			NoReference: m.Loss.NoReference, Mismatched: m.Loss.Mismatched, SoftTarget: m.Loss.SoftTarget,
+			NoReference: m.Loss.NoReference, Mismatched: m.Loss.Mismatched, SoftTarget: m.Loss.SoftTarget, Surrogate: m.Loss.Surrogate,
 		}
 	case sdk.KindSampler:
 		out.Sampler = &pluginpb.SamplerTraits{UsesGenerator: m.Sampler.UsesGenerator}
@@ -116,6 +116,7 @@ func getManifest(p *pluginpb.ManifestResponse) (sdk.Manifest, error) {
 			NoReference: p.GetLoss().GetNoReference(),
 			Mismatched:  p.GetLoss().GetMismatched(),
 			SoftTarget:  p.GetLoss().GetSoftTarget(),
+			Surrogate:   p.GetLoss().GetSurrogate(),
 		},
 		Sampler: sdk.SamplerTraits{UsesGenerator: p.GetSampler().GetUsesGenerator()},
 	}

@@ -91,7 +91,7 @@ func TestAManifestCrossesWhole(t *testing.T) {
 		}, func(p *plug) Service { return OracleService(p) }},
 		"a loss's": {func(m *sdk.Manifest) {
 			m.Kind = sdk.KindLoss
-			m.Loss = sdk.LossTraits{Unit: sdk.UnitGroup, TokenLevel: true, NoReference: true, Mismatched: true, SoftTarget: true}
+			m.Loss = sdk.LossTraits{Unit: sdk.UnitGroup, TokenLevel: true, NoReference: true, Mismatched: true, SoftTarget: true, Surrogate: true}
 		}, func(p *plug) Service { return LossService(p) }},
 		"a sampler's": {func(m *sdk.Manifest) {
 			m.Kind = sdk.KindSampler
@@ -164,6 +164,7 @@ func batch() sdk.LossBatch {
 		Chosen: []int32{2, 0}, Rejected: []int32{1, 1}, ChosenWinRate: []float64{1, 0.5}, RejectedWinRate: []float64{0, 0.25},
 		Target: []float64{0.9, 0.1}, Preference: []float64{1, 0}, Weight: []float64{1, 0.5},
 		UnitWeight: []float64{2}, State: []byte{0, 255},
+		MismatchedPolicy: []float64{-8, -9, -10}, MismatchedReference: []float64{-11, -12, -13},
 	}
 }
 
