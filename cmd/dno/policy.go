@@ -124,6 +124,11 @@ func (p *policy) LogProbs(ctx context.Context, texts []loop.Text) ([]loop.LogPro
 	return out, nil
 }
 
+func (p *policy) TokenLogProbs(ctx context.Context, texts []loop.Text) ([][]float64, error) {
+	rows, err := p.engine.TokenLogProbs(ctx, p.sequences(texts))
+	return rows, coded(err)
+}
+
 func (p *policy) StartTraining(_ context.Context, o loop.Optimizer) error {
 	return p.engine.StartOptimizer(engine.OptimizerConfig{
 		Beta1: o.Beta1, Beta2: o.Beta2, Eps: o.Epsilon, WeightDecay: o.WeightDecay, Clip: o.Clip,
@@ -131,7 +136,14 @@ func (p *policy) StartTraining(_ context.Context, o loop.Optimizer) error {
 }
 
 func (p *policy) Step(ctx context.Context, texts []loop.Text, lr float64, loss loop.LossFunc) (loop.StepResult, error) {
-	r, err := p.engine.Step(ctx, p.sequences(texts), lr, engine.LossFunc(loss))
+	return stepResult(p.engine.Step(ctx, p.sequences(texts), lr, engine.LossFunc(loss)))
+}
+
+func (p *policy) StepTokens(ctx context.Context, texts []loop.Text, lr float64, loss loop.TokenLossFunc) (loop.StepResult, error) {
+	return stepResult(p.engine.StepTokens(ctx, p.sequences(texts), lr, engine.TokenLossFunc(loss)))
+}
+
+func stepResult(r engine.StepResult, err error) (loop.StepResult, error) {
 	if err != nil {
 		return loop.StepResult{}, coded(err)
 	}

@@ -466,3 +466,66 @@ func TestErrorsSayWhoseFaultItIs(t *testing.T) {
 		t.Errorf("generate from weights with NaN: error %v, want ErrNotFinite", err)
 	}
 }
+
+// A loss on tokens whose derivatives are the same over each row is the loss on sums, to the byte; one
+// that weighs tokens moves the weights elsewhere, along the slope of its value.
+func TestALossOnTokensTrains(t *testing.T) {
+	seqs := draw(40)
+	onTokens := func(weight func(i int) float64) TokenLossFunc {
+		return func(logps [][]float64) (float64, [][]float64, error) {
+			value, grad := 0.0, make([][]float64, len(logps))
+			for s, row := range logps {
+				grad[s] = make([]float64, len(row))
+				for i, x := range row {
+					value += weight(i) * x * x / 2
+					grad[s][i] = weight(i) * x
+				}
+			}
+			return value, grad, nil
+		}
+	}
+	for name, rows := range map[string]int{"in one pass": 1 << 20, "in two phases": 200} {
+		t.Run(name, func(t *testing.T) {
+			train := func(step func(e *Engine) (StepResult, error)) (*Engine, StepResult) {
+				e := fresh(t, true)
+				e.trainRows = rows
+				must(t, e.StartOptimizer(adam))
+				r, err := step(e)
+				must(t, err)
+				return e, r
+			}
+			sums, _ := train(func(e *Engine) (StepResult, error) { return e.Step(ctx, seqs, 1e-3, coupled) })
+			spread, r := train(func(e *Engine) (StepResult, error) {
+				want, err := e.TokenLogProbs(ctx, seqs)
+				must(t, err)
+				return e.StepTokens(ctx, seqs, 1e-3, func(logps [][]float64) (float64, [][]float64, error) {
+					if !slices.EqualFunc(logps, want, slices.Equal[[]float64]) {
+						t.Error("the loss sees other log-probs than those that were scored")
+					}
+					return onSequences(coupled)(logps)
+				})
+			})
+			if sums.Fingerprint() != spread.Fingerprint() || len(r.LogProbs) != len(seqs) {
+				t.Error("the same derivatives give other weights on tokens than on sums")
+			}
+
+			weigh := onTokens(func(i int) float64 { return float64(i%3) / 100 })
+			e, r := train(func(e *Engine) (StepResult, error) { return e.StepTokens(ctx, seqs, 1e-4, weigh) })
+			logps, err := e.TokenLogProbs(ctx, seqs)
+			must(t, err)
+			if after, _, _ := weigh(logps); !(after < r.Loss) {
+				t.Errorf("a step along the slope takes the loss from %v to %v", r.Loss, after)
+			}
+			_, err = e.StepTokens(ctx, seqs, 1e-4, func(logps [][]float64) (float64, [][]float64, error) { return 0, logps[1:], nil })
+			if err == nil || !strings.Contains(err.Error(), "39 sequences of 40") {
+				t.Errorf("a missing row: %v", err)
+			}
+			_, err = e.StepTokens(ctx, seqs, 1e-4, func(logps [][]float64) (float64, [][]float64, error) {
+				return 0, append([][]float64{{}}, logps[1:]...), nil
+			})
+			if err == nil || !strings.Contains(err.Error(), "0 derivatives for the") {
+				t.Errorf("a short row: %v", err)
+			}
+		})
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/dno-project/dno/core/engine/graph"
 	"github.com/dno-project/dno/core/engine/optim"
@@ -13,6 +14,10 @@ import (
 // LossFunc computes a loss from the summed log-probability of each sequence [B], in nats, and its
 // derivative by each of them [B]. It must not keep or change logps, nor call the engine.
 type LossFunc func(logps []float64) (loss float64, gradient []float64, err error)
+
+// TokenLossFunc is a [LossFunc] of the log-probability of each token of each completion, a row a
+// sequence; the derivatives have the same shape.
+type TokenLossFunc func(logps [][]float64) (loss float64, gradient [][]float64, err error)
 
 // StepResult is what one update reports.
 type StepResult struct {
@@ -90,6 +95,11 @@ func (e *Engine) newSolver(c OptimizerConfig) (*graph.Solver, error) {
 // error (wrapped); those of [Engine.LogProbs]. After any error the weights and the optimizer's state
 // are as they were.
 func (e *Engine) Step(ctx context.Context, seqs []Sequence, lr float64, loss LossFunc) (StepResult, error) {
+	return e.StepTokens(ctx, seqs, lr, onSequences(loss))
+}
+
+// StepTokens is [Engine.Step] for a loss of each token's log-probability.
+func (e *Engine) StepTokens(ctx context.Context, seqs []Sequence, lr float64, loss TokenLossFunc) (StepResult, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	result, err := e.step(ctx, seqs, lr, loss)
@@ -100,7 +110,7 @@ func (e *Engine) Step(ctx context.Context, seqs []Sequence, lr float64, loss Los
 	return result, nil
 }
 
-func (e *Engine) step(ctx context.Context, seqs []Sequence, lr float64, loss LossFunc) (StepResult, error) {
+func (e *Engine) step(ctx context.Context, seqs []Sequence, lr float64, loss TokenLossFunc) (StepResult, error) {
 	if e.solver == nil {
 		return StepResult{}, errors.New("the optimizer has not been started")
 	}
@@ -143,28 +153,30 @@ func (e *Engine) step(ctx context.Context, seqs []Sequence, lr float64, loss Los
 }
 
 // onePass goes forward, calls the loss in the middle of the graph, and goes backward.
-func (e *Engine) onePass(ctx context.Context, seqs []Sequence, loss LossFunc, r *StepResult) error {
+func (e *Engine) onePass(ctx context.Context, seqs []Sequence, loss TokenLossFunc, r *StepResult) error {
 	pack(&e.batch, seqs)
-	_, err := e.train.Run(ctx, &e.batch, func(logps []float64) (float64, []float64, error) {
-		grad, err := evaluate(loss, logps, r)
+	_, err := e.train.RunTokens(ctx, &e.batch, func(tokens []float64) (float64, []float64, error) {
+		grad, err := evaluate(loss, seqs, tokens, r)
 		return r.Loss, grad, err
 	})
 	return err
 }
 
 // twoPhases scores everything before it calls the loss, and injects the derivatives afterwards.
-func (e *Engine) twoPhases(ctx context.Context, seqs []Sequence, parts [][2]int, loss LossFunc, r *StepResult) error {
-	logps, err := e.logProbs(ctx, seqs)
-	if err != nil {
+func (e *Engine) twoPhases(ctx context.Context, seqs []Sequence, parts [][2]int, loss TokenLossFunc, r *StepResult) error {
+	var tokens []float64
+	if err := e.eachScored(ctx, seqs, func() { tokens = append(tokens, e.score.TokenLogProbs()...) }); err != nil {
 		return err
 	}
-	grad, err := evaluate(loss, logps, r)
+	grad, err := evaluate(loss, seqs, tokens, r)
 	if err != nil {
 		return err
 	}
 	for _, p := range parts {
 		pack(&e.batch, seqs[p[0]:p[1]])
-		_, err := e.train.Run(ctx, &e.batch, func([]float64) (float64, []float64, error) { return r.Loss, grad[p[0]:p[1]], nil })
+		part := grad[:len(e.batch.Scored)]
+		grad = grad[len(part):]
+		_, err := e.train.RunTokens(ctx, &e.batch, func([]float64) (float64, []float64, error) { return r.Loss, part, nil })
 		if err != nil {
 			return err
 		}
@@ -172,27 +184,68 @@ func (e *Engine) twoPhases(ctx context.Context, seqs []Sequence, parts [][2]int,
 	return nil
 }
 
-// evaluate calls the loss and refuses numbers that would destroy the weights.
-func evaluate(loss LossFunc, logps []float64, r *StepResult) ([]float64, error) {
-	r.LogProbs = append([]float64(nil), logps...)
-	if i := notFinite(logps); i >= 0 {
-		return nil, fmt.Errorf("the log-probability of sequence %d is %v: %w", i, logps[i], ErrNotFinite)
+// onSequences is a loss of sums as one of tokens: each token has the derivative of its sequence's sum.
+func onSequences(loss LossFunc) TokenLossFunc {
+	return func(logps [][]float64) (float64, [][]float64, error) {
+		value, grad, err := loss(sums(logps))
+		if err == nil && len(grad) != len(logps) {
+			err = fmt.Errorf("the loss returned %d derivatives for %d sequences", len(grad), len(logps))
+		}
+		if err != nil {
+			return 0, nil, err
+		}
+		rows := make([][]float64, len(grad))
+		for s, g := range grad {
+			rows[s] = slices.Repeat([]float64{g}, len(logps[s]))
+		}
+		return value, rows, nil
 	}
-	value, grad, err := loss(logps)
+}
+
+// sums adds up each row, in the graph's own order.
+func sums(rows [][]float64) []float64 {
+	out := make([]float64, len(rows))
+	for s, row := range rows {
+		for _, x := range row {
+			out[s] += x
+		}
+	}
+	return out
+}
+
+// evaluate calls the loss with the tokens' log-probabilities, a row a sequence, and returns the
+// derivatives one after another. It refuses numbers that would destroy the weights.
+func evaluate(loss TokenLossFunc, seqs []Sequence, tokens []float64, r *StepResult) ([]float64, error) {
+	rows, flat := make([][]float64, len(seqs)), make([]float64, 0, len(tokens))
+	for s, q := range seqs {
+		rows[s] = tokens[:len(q.Completion):len(q.Completion)]
+		tokens = tokens[len(q.Completion):]
+	}
+	r.LogProbs = sums(rows)
+	if i := notFinite(r.LogProbs); i >= 0 {
+		return nil, fmt.Errorf("the log-probability of sequence %d is %v: %w", i, r.LogProbs[i], ErrNotFinite)
+	}
+	value, grads, err := loss(rows)
 	if err != nil {
 		return nil, err
 	}
-	if len(grad) != len(logps) {
-		return nil, fmt.Errorf("the loss returned %d derivatives for %d sequences", len(grad), len(logps))
+	if len(grads) != len(rows) {
+		return nil, fmt.Errorf("the loss returned derivatives for %d sequences of %d", len(grads), len(rows))
 	}
 	if notFinite([]float64{value}) >= 0 {
 		return nil, fmt.Errorf("the loss is %v: %w", value, ErrNotFinite)
 	}
-	if i := notFinite(grad); i >= 0 {
-		return nil, fmt.Errorf("the derivative of the loss by sequence %d is %v: %w", i, grad[i], ErrNotFinite)
+	for s, grad := range grads {
+		if len(grad) != len(rows[s]) {
+			return nil, fmt.Errorf("the loss returned %d derivatives for the %d tokens of sequence %d", len(grad), len(rows[s]), s)
+		}
+		if i := notFinite(grad); i >= 0 {
+			return nil, fmt.Errorf("the derivative of the loss by sequence %d is %v: %w", s, grad[i], ErrNotFinite)
+		}
+		flat = append(flat, grad...)
 	}
 	r.Loss = value
-	return grad, nil
+	return flat, nil
 }
 
 // SFTLoss returns the supervised loss of sequences whose completions have the given numbers of

@@ -24,12 +24,17 @@ type Policy interface {
 	// LogProbs returns, for each completion, its summed log-probability at temperature 1 in nats and
 	// its length in tokens, under the current weights.
 	LogProbs(ctx context.Context, texts []Text) ([]LogProb, error)
+	// TokenLogProbs returns the log-probability of each token of each completion. The rows add up to
+	// what LogProbs returns, to the bit.
+	TokenLogProbs(ctx context.Context, texts []Text) ([][]float64, error)
 	// StartTraining forgets the optimizer's state and takes new settings.
 	StartTraining(ctx context.Context, o Optimizer) error
 	// Step makes one optimizer update. It calls loss exactly once, with the log-probabilities of all
 	// texts in order. A loss or gradient that is not finite is an error with [sdk.CodeNumeric],
 	// and leaves the weights as they are.
 	Step(ctx context.Context, texts []Text, lr float64, loss LossFunc) (StepResult, error)
+	// StepTokens is Step for a loss of each token's log-probability.
+	StepTokens(ctx context.Context, texts []Text, lr float64, loss TokenLossFunc) (StepResult, error)
 	// Save writes the weights as a checkpoint directory, all or nothing; Load reads one.
 	Save(ctx context.Context, dir string) error
 	Load(ctx context.Context, dir string) error
@@ -52,6 +57,9 @@ type LogProb struct {
 
 // LossFunc returns a loss and its derivative by each log-probability.
 type LossFunc func(logps []float64) (loss float64, gradient []float64, err error)
+
+// TokenLossFunc is a [LossFunc] of the log-probabilities of each text's tokens, a row a text.
+type TokenLossFunc func(logps [][]float64) (loss float64, gradient [][]float64, err error)
 
 // Optimizer holds AdamW's settings for one iteration.
 type Optimizer struct {

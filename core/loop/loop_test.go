@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -85,6 +86,27 @@ func (p *table) LogProbs(_ context.Context, texts []Text) ([]LogProb, error) {
 		out[i] = LogProb{math.Log(probs[digit(t)]), 1}
 	}
 	return out, nil
+}
+
+// TokenLogProbs: every completion is one token.
+func (p *table) TokenLogProbs(ctx context.Context, texts []Text) ([][]float64, error) {
+	logps, err := p.LogProbs(ctx, texts)
+	return rows(sums(logps)), err
+}
+
+func rows(x []float64) [][]float64 {
+	out := make([][]float64, len(x))
+	for i := range x {
+		out[i] = x[i : i+1]
+	}
+	return out
+}
+
+func (p *table) StepTokens(ctx context.Context, texts []Text, lr float64, loss TokenLossFunc) (StepResult, error) {
+	return p.Step(ctx, texts, lr, func(logps []float64) (float64, []float64, error) {
+		value, gradient, err := loss(rows(logps))
+		return value, slices.Concat(gradient...), err
+	})
 }
 
 func (p *table) StartTraining(context.Context, Optimizer) error { return p.before("start") }
@@ -232,11 +254,19 @@ func (l dpo) Evaluate(ctx context.Context, b sdk.LossBatch) (sdk.LossResult, err
 	return out, err
 }
 
-type plugins struct{ oracle *bigger }
+type plugins struct {
+	oracle *bigger
+	loss   sdk.Loss // nil: dpo
+}
 
 func (p plugins) Oracle(context.Context, Plugin) (sdk.Oracle, error) { return p.oracle, nil }
-func (p plugins) Loss(context.Context, Plugin) (sdk.Loss, error)     { return newDPO(), nil }
-func (p plugins) Sweep()                                             {}
+func (p plugins) Loss(context.Context, Plugin) (sdk.Loss, error) {
+	if p.loss != nil {
+		return p.loss, nil
+	}
+	return newDPO(), nil
+}
+func (p plugins) Sweep() {}
 func (p plugins) Sampler(_ context.Context, q Plugin) (sdk.Sampler, error) {
 	if q.Name == "nines" {
 		return nines{}, nil
@@ -294,7 +324,7 @@ func newLoop(t *testing.T, run *rundir.Run, plan Plan) (*Loop, *table, *bigger) 
 	}
 	return &Loop{
 		Experiment: Experiment{Seed: 7, Iterations: 3, Evaluate: Evaluate{Oracle: Plugin{Name: "bigger"}, Temperature: 0, MaxTokens: 4}, Plan: plan},
-		Script:     script{plan}, Policy: policy, Plugins: plugins{oracle}, Run: run,
+		Script:     script{plan}, Policy: policy, Plugins: plugins{oracle: oracle}, Run: run,
 		Train: prompts("train", 210), Validation: prompts("validation", 30), Test: prompts("test", 60),
 		Progress: silent{}, Log: func(string, ...any) {},
 	}, policy, oracle

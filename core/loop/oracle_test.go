@@ -66,7 +66,7 @@ func (short) Manifest() sdk.Manifest {
 func TestATieInOneOrderIsNoFlip(t *testing.T) {
 	l, _, oracle := newLoop(t, create(t), testPlan())
 	oracle.manual.OrderMatters = true
-	l.Plugins = with{plugins{oracle}, &timid{bigger: oracle}}
+	l.Plugins = with{plugins{oracle: oracle}, &timid{bigger: oracle}}
 	l.Experiment.Iterations = 1
 	if err := l.Execute(t.Context()); err != nil {
 		t.Fatal(err)
@@ -82,7 +82,7 @@ func judgeOf(t *testing.T) (*judge, *timid) {
 	t.Helper()
 	l, _, oracle := newLoop(t, create(t), testPlan())
 	seen := &timid{bigger: oracle}
-	l.Plugins = with{plugins{oracle}, seen}
+	l.Plugins = with{plugins{oracle: oracle}, seen}
 	j, err := l.openJudge(t.Context(), Plugin{Name: "bigger"})
 	if err != nil {
 		t.Fatal(err)
@@ -170,7 +170,7 @@ func TestTheEvaluationHasTheSamplersTokenLimit(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			l, policy, oracle := newLoop(t, create(t), testPlan())
 			seen := &limits{table: policy}
-			l.Policy, l.Plugins = seen, with{plugins{oracle}, oracle}
+			l.Policy, l.Plugins = seen, with{plugins{oracle: oracle}, oracle}
 			l.Experiment.Evaluate.MaxTokens, l.Experiment.Plan.Sampler = c.own, c.sampler
 			if _, err := l.Measure(t.Context(), l.Test); err != nil {
 				t.Fatal(err)

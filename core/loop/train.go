@@ -5,19 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"math/rand/v2"
 
-	"github.com/dno-project/dno/core/preference"
 	"github.com/dno-project/dno/core/rundir"
 	"github.com/dno-project/dno/sdk"
 )
-
-// unit is what an optimizer batch counts: a pair, a completion or a group of one judged game.
-type unit struct {
-	game        int   // index into the judged groups
-	pair        *pair // nil for the other units
-	completions []int // of the group; for a pair: chosen, rejected
-}
 
 // train makes the iteration's updates: batches of units, shuffled anew each epoch by the run's
 // seed, each completion forwarded once however many pairs it stands in.
@@ -40,8 +31,8 @@ func (l *Loop) train(ctx context.Context, t int, it rundir.Iteration, plan *Plan
 		return sdk.Errorf(sdk.CodeOracle, "train iteration %d: it has no pairs: of %d prompts none has two paired completions whose win rates are min_margin = %v apart", t, len(games), plan.MinMargin).
 			WithHint("lower min_margin, raise samples or the temperature, or look at the verdicts in %s", it.Path(rundir.VerdictsFile))
 	}
-	reference, err := l.reference(ctx, t, plan, traits, games, units)
-	if err != nil {
+	batches := l.batches(t, plan, units, games, traits)
+	if err := l.reference(ctx, t, plan, traits, games, batches); err != nil {
 		return err
 	}
 	if err := l.Policy.StartTraining(ctx, Optimizer{
@@ -50,10 +41,7 @@ func (l *Loop) train(ctx context.Context, t int, it rundir.Iteration, plan *Plan
 	}); err != nil {
 		return err
 	}
-	batchSize := min(plan.BatchSize, len(units))
-	perEpoch := (len(units) + batchSize - 1) / batchSize
-	total := perEpoch * plan.Epochs
-	l.Progress.Start(fmt.Sprintf("iteration %d: train", t), total)
+	l.Progress.Start(fmt.Sprintf("iteration %d: train", t), len(batches))
 	defer l.Progress.Done()
 
 	var steps []rundir.StepRecord
@@ -61,50 +49,63 @@ func (l *Loop) train(ctx context.Context, t int, it rundir.Iteration, plan *Plan
 	if err != nil {
 		return err
 	}
-	for epoch := range plan.Epochs {
-		order := rand.New(rand.NewPCG(l.Experiment.Seed, uint64(t)<<32|uint64(epoch))).Perm(len(units))
-		for at := 0; at < len(order); at += batchSize {
-			var batch []unit
-			for _, i := range order[at:min(at+batchSize, len(order))] {
-				batch = append(batch, units[i])
+	for step, b := range batches {
+		b.State = state
+		lr := learningRate(plan, step, len(batches))
+		metrics := map[string]float64{}
+		result, err := l.step(ctx, b, games, traits, lr, func() (sdk.LossResult, error) {
+			if step == 0 && (plan.Reference == "previous" || t == 1) && len(b.Reference) > 0 {
+				if err := sameAsReference(b.Policy, b.Reference); err != nil {
+					return sdk.LossResult{}, err
+				}
 			}
-			b := assemble(batch, games, reference, plan.Loss.C, traits)
-			b.State = state
-			step := len(steps)
-			lr := learningRate(plan, step, total)
-			metrics := map[string]float64{}
-			result, err := l.Policy.Step(ctx, b.texts, lr, func(logps []float64) (float64, []float64, error) {
-				b.Policy = logps
-				if step == 0 && (plan.Reference == "previous" || t == 1) && len(b.Reference) > 0 {
-					if err := sameAsReference(b.Policy, b.Reference); err != nil {
-						return 0, nil, err
-					}
-				}
-				out, err := loss.Evaluate(ctx, b.LossBatch)
-				if err != nil {
-					return 0, nil, fmt.Errorf("evaluate loss %q: %w", plan.Loss.Name, err)
-				}
-				state = out.State
-				describe(metrics, b.LossBatch, rec.Beta, out.Metrics)
-				weight := b.totalWeight()
-				for i := range out.Gradient {
-					out.Gradient[i] /= weight
-				}
-				return out.Loss / weight, out.Gradient, nil
-			})
+			out, err := loss.Evaluate(ctx, b.LossBatch)
 			if err != nil {
-				return trainingError(err, t, step)
+				return out, fmt.Errorf("evaluate loss %q: %w", plan.Loss.Name, err)
 			}
-			steps = append(steps, rundir.StepRecord{
-				Step: step, Epoch: epoch, LR: lr, Loss: result.Loss, GradNorm: result.GradNorm,
-				Units: len(batch), Tokens: result.Tokens, Metrics: metrics,
-			})
-			l.Progress.Add(1)
-			rec.Loss += result.Loss / float64(total)
+			state = out.State
+			describe(metrics, b.LossBatch, rec.Beta, out.Metrics)
+			b.mean(&out)
+			return out, nil
+		})
+		if err != nil {
+			return trainingError(err, t, step)
 		}
+		steps = append(steps, rundir.StepRecord{
+			Step: step, Epoch: b.epoch, LR: lr, Loss: result.Loss, GradNorm: result.GradNorm,
+			Units: b.units, Tokens: result.Tokens, Metrics: metrics,
+		})
+		l.Progress.Add(1)
+		rec.Loss += result.Loss / float64(len(batches))
 	}
 	rec.Steps, rec.LossState = len(steps), state
 	return rundir.WriteLog(it.Path(rundir.StepsFile), steps)
+}
+
+// step fills in what the loss sees of the policy, and makes one update with what evaluate returns.
+func (l *Loop) step(ctx context.Context, b *batch, games []judged, traits sdk.LossTraits, lr float64, evaluate func() (sdk.LossResult, error)) (StepResult, error) {
+	if len(b.mismatched) > 0 {
+		logps, err := l.Policy.LogProbs(ctx, texts(games, b.mismatched))
+		if err != nil {
+			return StepResult{}, fmt.Errorf("compute the log-probabilities of mismatched pairs: %w", err)
+		}
+		b.MismatchedPolicy = sums(logps)
+	}
+	if traits.TokenLevel {
+		return l.Policy.StepTokens(ctx, texts(games, b.places), lr, func(logps [][]float64) (float64, [][]float64, error) {
+			b.PolicyTokens, b.Policy = logps, make([]float64, len(logps))
+			for i, row := range logps {
+				b.Policy[i] = sum(row)
+			}
+			out, err := evaluate()
+			return out.Loss, out.TokenGradients, err
+		})
+	}
+	return l.Policy.Step(ctx, texts(games, b.places), lr, func(logps []float64) (float64, []float64, error) {
+		b.Policy = logps
+		out, err := evaluate()
+		return out.Loss, out.Gradient, err
+	})
 }
 
 func trainingError(err error, t, step int) error {
@@ -121,12 +122,6 @@ func (l *Loop) openLoss(ctx context.Context, plan *Plan) (sdk.Loss, sdk.Settings
 	if err != nil {
 		return nil, nil, err
 	}
-	switch traits := loss.Manifest().Loss; {
-	case traits.TokenLevel:
-		return nil, nil, sdk.Errorf(sdk.CodeUsage, "loss %q works on tokens: losses of that kind are not built yet", plan.Loss.Name)
-	case traits.Mismatched:
-		return nil, nil, sdk.Errorf(sdk.CodeUsage, "loss %q needs mismatched pairs: losses of that kind are not built yet", plan.Loss.Name)
-	}
 	settings, err := configure(ctx, loss, plan.Loss.Settings)
 	return loss, settings, err
 }
@@ -139,128 +134,6 @@ func (l *Loop) lossState(t int, plan *Plan) ([]byte, error) {
 		return nil, err
 	}
 	return done[t-1].LossState, nil
-}
-
-// makeUnits lists what an epoch passes over. Completion and group losses get every mixed
-// completion of every judged group.
-func makeUnits(u sdk.Unit, games []judged, pairs [][]pair) []unit {
-	var out []unit
-	for g := range games {
-		switch u {
-		case sdk.UnitCompletion:
-			for _, c := range games[g].Mixed {
-				out = append(out, unit{game: g, completions: []int{c}})
-			}
-		case sdk.UnitGroup:
-			if len(games[g].Mixed) > 1 {
-				out = append(out, unit{game: g, completions: games[g].Mixed})
-			}
-		default:
-			for i := range pairs[g] {
-				p := &pairs[g][i]
-				out = append(out, unit{game: g, pair: p, completions: []int{p.Chosen, p.Rejected}})
-			}
-		}
-	}
-	return out
-}
-
-type place struct{ game, completion int }
-
-// reference returns the reference policy's log-probability and the token count of every
-// completion that a unit names, computed once, before the first step, by the policy's own kernels.
-func (l *Loop) reference(ctx context.Context, t int, plan *Plan, traits sdk.LossTraits, games []judged, units []unit) (map[place]LogProb, error) {
-	var texts []Text
-	var places []place
-	index := map[place]bool{}
-	for _, u := range units {
-		for _, c := range u.completions {
-			if at := (place{u.game, c}); !index[at] {
-				index[at] = true
-				places = append(places, at)
-				texts = append(texts, Text{games[u.game].Prompt.Messages, games[u.game].Completions[c]})
-			}
-		}
-	}
-	elsewhere := plan.Reference == "initial" && t > 1 && !traits.NoReference
-	if elsewhere {
-		if err := l.load(ctx, 0); err != nil {
-			return nil, err
-		}
-	}
-	logps, err := l.Policy.LogProbs(ctx, texts)
-	if err != nil {
-		return nil, fmt.Errorf("compute the reference log-probabilities: %w", err)
-	}
-	if elsewhere {
-		if err := l.load(ctx, t-1); err != nil {
-			return nil, err
-		}
-	}
-	out := make(map[place]LogProb, len(places))
-	for i, at := range places {
-		out[at] = logps[i]
-	}
-	return out, nil
-}
-
-// batch is a loss batch with the texts that its completions stand for.
-type batch struct {
-	sdk.LossBatch
-	texts []Text
-}
-
-func assemble(units []unit, games []judged, reference map[place]LogProb, c float64, traits sdk.LossTraits) batch {
-	var b batch
-	group := map[int]int32{}
-	row := map[place]int32{}
-	for _, u := range units {
-		if _, seen := group[u.game]; !seen {
-			group[u.game] = int32(len(group))
-		}
-		g := games[u.game]
-		for _, k := range u.completions {
-			at := place{u.game, k}
-			if _, seen := row[at]; seen {
-				continue
-			}
-			row[at] = int32(len(b.texts))
-			b.texts = append(b.texts, Text{g.Prompt.Messages, g.Completions[k]})
-			b.Group = append(b.Group, group[u.game])
-			if !traits.NoReference {
-				b.Reference = append(b.Reference, reference[at].LogProb)
-			}
-			b.Tokens = append(b.Tokens, int32(reference[at].Tokens))
-			win := g.game.WinRate(k)
-			b.WinRate = append(b.WinRate, win.Rate)
-			b.WinRateSE = append(b.WinRateSE, win.SE)
-			b.Teacher = append(b.Teacher, g.Completions[k].Source == sdk.FromTeacher)
-		}
-		if u.pair == nil {
-			b.UnitWeight = append(b.UnitWeight, 1)
-			continue
-		}
-		p := u.pair
-		b.Chosen = append(b.Chosen, row[place{u.game, p.Chosen}])
-		b.Rejected = append(b.Rejected, row[place{u.game, p.Rejected}])
-		b.ChosenWinRate = append(b.ChosenWinRate, p.ChosenWinRate)
-		b.RejectedWinRate = append(b.RejectedWinRate, p.RejectedWinRate)
-		b.Target = append(b.Target, preference.SoftTarget(c, p.ChosenWinRate, p.RejectedWinRate))
-		b.Preference = append(b.Preference, p.Preference)
-		b.Weight = append(b.Weight, p.Weight)
-	}
-	return b
-}
-
-func (b *batch) totalWeight() float64 {
-	sum := 0.0
-	for _, w := range b.Weight {
-		sum += w
-	}
-	for _, w := range b.UnitWeight {
-		sum += w
-	}
-	return sum
 }
 
 // sameAsReference refuses to train where the reference is the current weights and a margin at the

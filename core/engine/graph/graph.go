@@ -133,7 +133,7 @@ func (b *Builder) Score() (*Score, error) {
 func (b *Builder) Train() (*Train, error) {
 	b.run.train = true
 	b.params.ensureGrads()
-	loss := &lossOp{op: b.op("external loss", scalarType, logpType), b: b}
+	loss := &lossOp{op: b.op("external loss", scalarType, tokenType), b: b}
 	var node *gorgonia.Node
 	if b.err == nil && b.logps != nil {
 		building.Lock()
@@ -214,11 +214,32 @@ func (m *machine) TokenLogProbs() []float64 { return m.head.tokens }
 func (s *Score) Run(ctx context.Context, b *Batch) error { return s.exec(ctx, b) }
 
 // Run computes the log-probabilities of a batch, calls loss once with those of the sequences [B],
-// and adds d loss/dW to the gradient of every parameter that is not frozen.
+// and adds d loss/dW to the gradient of every parameter that is not frozen. Each token of a
+// sequence has the derivative of the sum.
 //
 // Errors: loss's own (wrapped), and ctx's. After an error the gradients hold an undefined part
 // of the sum: clear them.
 func (t *Train) Run(ctx context.Context, b *Batch, loss LossFunc) (float64, error) {
+	return t.RunTokens(ctx, b, func([]float64) (float64, []float64, error) {
+		value, grad, err := loss(t.LogProbs())
+		if err == nil {
+			err = fits(grad, b.Sequences())
+		}
+		if err != nil {
+			return 0, nil, err
+		}
+		each := make([]float64, len(b.Scored))
+		for s, g := range grad {
+			for i := b.ScoredCu[s]; i < b.ScoredCu[s+1]; i++ {
+				each[i] = g
+			}
+		}
+		return value, each, nil
+	})
+}
+
+// RunTokens is [Train.Run] for a loss of the log-probability of each scored token [S].
+func (t *Train) RunTokens(ctx context.Context, b *Batch, loss TokenLossFunc) (float64, error) {
 	t.loss.f = loss
 	defer func() { t.loss.f = nil }()
 	if err := t.exec(ctx, b); err != nil {

@@ -416,3 +416,44 @@ func TestARunAllocatesLittle(t *testing.T) {
 		t.Errorf("a run allocates %d bytes", bytes)
 	}
 }
+
+// A token's derivative is that of a sequence that ends with it and scores nothing else.
+func TestTokensHaveDerivativesOfTheirOwn(t *testing.T) {
+	m := newModel(t, tiny(true))
+	train, err := m.Train()
+	must(t, err)
+	seqs := ragged(37, 20, 9)
+	weight := func(i int) float64 { return math.Sin(float64(3 * i)) }
+	_, err = train.RunTokens(context.Background(), pack(seqs...), func(tokens []float64) (float64, []float64, error) {
+		grad := make([]float64, len(tokens))
+		for i := range grad {
+			grad[i] = weight(i)
+		}
+		return 0, grad, nil
+	})
+	must(t, err)
+	whole := slices.Clone(m.Params().Grad)
+	m.Params().ZeroGrad()
+	var each []sequence
+	for _, s := range seqs {
+		all := slices.Concat(s.prompt, s.completion)
+		for i := range s.completion {
+			at := len(s.prompt) + i
+			each = append(each, sequence{all[:at], all[at : at+1]})
+		}
+	}
+	_, err = train.Run(context.Background(), pack(each...), func(logps []float64) (float64, []float64, error) {
+		grad := make([]float64, len(logps))
+		for i := range grad {
+			grad[i] = weight(i)
+		}
+		return 0, grad, nil
+	})
+	must(t, err)
+	scale := norm(whole)
+	for i, g := range m.Params().Grad {
+		if math.Abs(float64(g-whole[i])) > 1e-6*scale {
+			t.Fatalf("gradient %d is %v from the tokens' own sequences, %v from one", i, g, whole[i])
+		}
+	}
+}

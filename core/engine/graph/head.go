@@ -17,7 +17,7 @@ import (
 func (b *Builder) HeadLogProbs(x Hidden, norm, head *Param) {
 	b.need(norm, b.dims.Width)
 	b.need(head, head.Shape[0], b.dims.Width)
-	o := &headOp{op: b.op("head log-probs", logpType, matrixType, vectorType, matrixType, batchType), b: b, norm: norm, head: head}
+	o := &headOp{op: b.op("head log-probs", tokenType, matrixType, vectorType, matrixType, batchType), b: b, norm: norm, head: head}
 	b.head, b.logps = o, b.apply(o, x.node, norm, head)
 }
 
@@ -73,7 +73,7 @@ func (o *headOp) Do(in ...gorgonia.Value) (_ gorgonia.Value, err error) {
 			o.sums[s] += t
 		}
 	}
-	return tensor.New(tensor.WithShape(len(o.sums)), tensor.WithBacking(o.sums)), nil
+	return tensor.New(tensor.WithShape(scored), tensor.WithBacking(o.tokens)), nil
 }
 
 // gather copies the scored rows of x [N, C] next to each other.
@@ -99,7 +99,7 @@ func eachRows(n, width int, f func(i int)) {
 func (o *headOp) DiffWRT(int) []bool { return []bool{true, true, true, false} }
 
 func (o *headOp) SymDiff(in gorgonia.Nodes, out, grad *gorgonia.Node) (gorgonia.Nodes, error) {
-	back := &headBackward{op: o.b.op("head log-probs backward", matrixType, matrixType, logpType, batchType), forward: o}
+	back := &headBackward{op: o.b.op("head log-probs backward", matrixType, matrixType, tokenType, batchType), forward: o}
 	dx, err := gorgonia.ApplyOp(back, in[0], grad, in[len(in)-1])
 	if err != nil {
 		return nil, err
@@ -115,17 +115,15 @@ type headBackward struct {
 
 // Do computes dx of all rows; the backward Ops below it work in the same memory.
 //
-//	dz[i][v] = g[s]·(1{v = target[i]} − softmax(z[i])[v]),  g = d loss/d logp of i's sequence
+//	dz[i][v] = g[i]·(1{v = target[i]} − softmax(z[i])[v]),  g = d loss/d token
 func (o *headBackward) Do(in ...gorgonia.Value) (_ gorgonia.Value, err error) {
 	defer o.guard(&err)
 	f, b, s := o.forward, o.run.batch, &o.run.shared
 	c, v, scored := f.b.dims.Width, f.head.Shape[0], len(b.Scored)
 	x, g := floats(in[0]), in[1].Data().([]float64)
 	drows, delta := take(&s.drows, scored*c), take(&s.delta, scored)
-	for q := range g {
-		for i := b.ScoredCu[q]; i < b.ScoredCu[q+1]; i++ {
-			delta[i] = float32(g[q])
-		}
+	for i := range delta {
+		delta[i] = float32(g[i])
 	}
 	for lo := 0; lo < scored; lo += f.chunk() {
 		if err := o.begin(); err != nil {

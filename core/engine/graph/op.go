@@ -16,7 +16,7 @@ import (
 var (
 	matrixType = gorgonia.TensorType{Dims: 2, Of: tensor.Float32}
 	vectorType = gorgonia.TensorType{Dims: 1, Of: tensor.Float32}
-	logpType   = gorgonia.TensorType{Dims: 1, Of: tensor.Float64} // a value a sequence
+	tokenType  = gorgonia.TensorType{Dims: 1, Of: tensor.Float64} // a value a scored token
 	scalarType = tensor.Float64
 )
 
