@@ -180,8 +180,11 @@ func (x tools) example(t *testing.T, folder string) {
 		works(t, dir, nil, x.dno, "run", "small.lua", "--dir", "r", "--set", "iterations=1", "--set", kind+"="+name)
 		x.trained(t, dir, "r", kind, name, 1)
 	})
-	if kind+"/"+name == "loss/bco" {
+	switch kind + "/" + name {
+	case "loss/bco":
 		t.Run("state", func(t *testing.T) { x.stateIsKept(t, dir) })
+	case "loss/ld-dpo":
+		t.Run("as dpo", func(t *testing.T) { x.dampsNothing(t, dir) })
 	}
 }
 
@@ -235,6 +238,23 @@ func (x tools) stateIsKept(t *testing.T, dir string) {
 				t.Errorf("%s: iteration %d ended with other weights or another state", run, i)
 			}
 		}
+	}
+}
+
+// dampsNothing checks that with ld_alpha = 1 the derivatives of tokens train what those of completions
+// do: the weights of the bundled DPO, to the bit.
+func (x tools) dampsNothing(t *testing.T, dir string) {
+	last := func(run, loss string) string {
+		works(t, dir, nil, x.dno, "run", "small.lua", "--dir", run, "--set", "iterations=1", "--set", "loss="+loss)
+		records := iterations(t, filepath.Join(dir, run))
+		return records[len(records)-1].Fingerprint
+	}
+	dpo := last("dpo", `{"dpo", beta=0.1}`)
+	if last("one", `{"ld-dpo", beta=0.1, ld_alpha=1}`) != dpo {
+		t.Error("with ld_alpha = 1 the weights are not those of DPO")
+	}
+	if last("half", `{"ld-dpo", beta=0.1, ld_alpha=0.5}`) == dpo {
+		t.Error("ld_alpha changes nothing")
 	}
 }
 
