@@ -24,8 +24,9 @@ import (
 // Source: Jung et al. 2024 (arXiv 2404.04656), BCO with reward shift; the mean is updated before
 // it is used, as in TRL's BCOTrainer.
 //
-// Differs: TRL averages over the 2B completions, which is half of this mean over B pairs; its
-// density ratio for prompts that differ between chosen and rejected has no use for pairs.
+// Differs: TRL averages over the 2B completions, which is half of this mean over B pairs. The
+// density ratio, for data whose chosen and rejected completions have different prompts, is left
+// out: in pairs they have the same.
 type Loss struct {
 	Beta float64 // β > 0, per nat
 }

@@ -24,8 +24,9 @@ import (
 //
 // Differs: there, as in TRL's RLOO trainer, the reward is r_i − β·h_i with h_i held constant, so
 // that the penalty has a baseline too. The square has the derivative of that penalty without a
-// baseline, and is a loss whose slope can be checked. TRL's trainer also clips the ratio to the
-// policy that drew the completions; this does not: keep to one epoch.
+// baseline, and is a loss whose slope can be checked. TRL's trainer also weighs by the ratio to the
+// policy that drew the completions, and clips it. This does not, so an iteration's later steps are
+// off the policy: keep to one epoch.
 type Loss struct {
 	Beta float64 // β ≥ 0, win rate per nat
 }
