@@ -1,0 +1,6 @@
+// Command dno-loss-bco serves the loss to dno.
+package main
+
+import "github.com/dno-project/dno/sdk/serve"
+
+func main() { serve.Loss(New()) }
