@@ -135,7 +135,10 @@ func (o opener) spec(p loop.Plugin) host.Spec {
 	if filepath.Base(name) != name {
 		name = locate(name, o.from)
 	}
-	return host.Spec{Name: name, Settings: p.Settings, Env: p.Env, Timeout: time.Duration(p.Timeout * float64(time.Second))}
+	return host.Spec{
+		Name: name, Settings: p.Settings, Env: p.Env,
+		Memory: int64(p.Memory * (1 << 20)), Timeout: time.Duration(p.Timeout * float64(time.Second)),
+	}
 }
 
 func (o opener) Oracle(ctx context.Context, p loop.Plugin) (sdk.Oracle, error) {

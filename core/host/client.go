@@ -116,7 +116,9 @@ func (c *client) once(ctx context.Context, p *process, do func(context.Context, 
 	limit := timeout(c.spec)
 	callCtx, clock := newClock(ctx, limit)
 	defer clock.stop()
+	stop := p.watchHealth(c.host.patience, clock.cancel)
 	err := do(callCtx, p.remote, clock)
+	stop()
 	var coded *sdk.Error
 	switch {
 	case err == nil:
@@ -128,8 +130,14 @@ func (c *client) once(ctx context.Context, p *process, do func(context.Context, 
 		c.drop(p)
 		return sdk.Errorf(sdk.CodePlugin, "%s did not answer within %v%s", c.id, limit, p.lastLines()).WithHint(
 			"give it more time with timeout = %d (seconds)", int(2*limit.Seconds()+1))
+	case context.Cause(callCtx) == errStuck:
+		c.drop(p)
+		return &goneError{how: stuck(c.host.patience), lines: p.lastLines()}
 	case errors.Is(err, wire.ErrGone):
 		c.drop(p)
+		if err := p.excess(c.id); err != nil {
+			return err
+		}
 		return &goneError{how: p.howItEnded(), lines: p.lastLines()}
 	case errors.As(err, &coded):
 		return fmt.Errorf("%s: %w", c.id, err)

@@ -1,7 +1,10 @@
 package host
 
 import (
+	"bytes"
 	"context"
+	"debug/elf"
+	"encoding/binary"
 	"errors"
 	"io"
 	"os"
@@ -159,16 +162,28 @@ func TestExecutablesThatAreRefused(t *testing.T) {
 			return path
 		}, "is not pinned in dno.lock", "dno plugin install"},
 		"a text without an interpreter": {func(t *testing.T, _, path string, l *Lock) string {
-			if err := os.WriteFile(path, []byte("print('hello')\n"), 0o755); err != nil {
+			return replaced(t, path, l, "print('hello')\n")
+		}, "is no program: it has neither", ""},
+		"a script whose interpreter is not there": {func(t *testing.T, _, path string, l *Lock) string {
+			return replaced(t, path, l, "#!/nowhere/python3\n")
+		}, "no such file", "interpreter"},
+		"an empty file": {func(t *testing.T, _, path string, l *Lock) string {
+			return replaced(t, path, l, "")
+		}, "is empty", ""},
+		"F32 a program for another machine": {func(t *testing.T, _, path string, l *Lock) string {
+			other := map[string]elf.Machine{"amd64": elf.EM_AARCH64}[runtime.GOARCH]
+			if other == 0 {
+				other = elf.EM_X86_64
+			}
+			header := elf.Header64{Type: uint16(elf.ET_EXEC), Machine: uint16(other), Version: 1, Ehsize: 64}
+			copy(header.Ident[:], elf.ELFMAG)
+			header.Ident[elf.EI_CLASS], header.Ident[elf.EI_DATA], header.Ident[elf.EI_VERSION] = byte(elf.ELFCLASS64), byte(elf.ELFDATA2LSB), 1
+			var file bytes.Buffer
+			if err := binary.Write(&file, binary.LittleEndian, header); err != nil {
 				t.Fatal(err)
 			}
-			sum, err := SumFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			l.Plugins[0].SHA256 = sum
-			return "good"
-		}, "exec format error", "is " + os.TempDir()},
+			return replaced(t, path, l, file.String())
+		}, "this machine is " + runtime.GOARCH + ": build it for this machine", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -186,6 +201,20 @@ func TestExecutablesThatAreRefused(t *testing.T) {
 			}
 		})
 	}
+}
+
+// replaced puts another content into a pinned plugin, and pins it.
+func replaced(t *testing.T, path string, l *Lock, content string) string {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(content), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	sum, err := SumFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Plugins[0].SHA256 = sum
+	return "good"
 }
 
 func chmod(t *testing.T, path string, mode os.FileMode) {

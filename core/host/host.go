@@ -43,6 +43,7 @@ type Spec struct {
 	Name     string        // "dpo", or the path of an executable if it contains a slash
 	Settings sdk.Settings  // as the script gave them
 	Env      []string      // names of the environment variables that it may see; their values are kept out of the log
+	Memory   int64         // resident, in bytes, of its process and those that it starts; 0: 2 GiB
 	Timeout  time.Duration // of one call; 0: a minute for a loss, ten for an oracle or a sampler
 }
 
@@ -61,6 +62,10 @@ type Running struct {
 // A plugin's process sees of the environment PATH, LANG, TMPDIR and what its spec names; its
 // standard input is empty; what it prints goes to the log. On Linux it dies with the host, even
 // if the host is killed; elsewhere the sdk's plugins notice within a second.
+//
+// On Linux a plugin that has more memory than its spec allows is killed, and its call fails; elsewhere
+// there is no limit. A plugin that does not answer health checks during a call is killed, and
+// the call is sent again.
 //
 // The timeout of a sampler's call stands still while the host's generator draws for it. After a
 // call that was cancelled or timed out the process is stopped, for nobody knows what it is
@@ -93,7 +98,7 @@ func New(options Options) (*Host, error) {
 }
 
 // Oracle returns the oracle that the spec asks for, configured. Oracle, Loss and Sampler start
-// its process, or return the running one of the same kind, name, settings, environment and timeout.
+// its process, or return the running one of the same kind, name, settings, environment, memory and timeout.
 //
 // The returned value checks settings against the manifest and every answer against the contract,
 // naming plugin, field and index. A call whose process died is sent again to a new process, three
@@ -207,7 +212,7 @@ func (h *Host) find(spec Spec) *client {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, c := range h.clients {
-		if c.spec.Kind == spec.Kind && c.spec.Name == spec.Name && c.spec.Timeout == spec.Timeout &&
+		if c.spec.Kind == spec.Kind && c.spec.Name == spec.Name && c.spec.Timeout == spec.Timeout && c.spec.Memory == spec.Memory &&
 			slices.Equal(c.spec.Env, spec.Env) && c.hasSettings(spec.Settings) {
 			c.asked = true
 			return c

@@ -24,23 +24,26 @@ import (
 
 // process is one running plugin. It is never started again: a restart makes a new one.
 type process struct {
-	command *command
-	client  *plugin.Client
-	remote  sdk.Plugin // its sdk.Oracle, sdk.Loss or sdk.Sampler over gRPC
-	grace   time.Duration
-	once    sync.Once // stops it
-	stopped func()    // called when it is gone
+	command  *command
+	client   *plugin.Client
+	remote   sdk.Plugin            // its sdk.Oracle, sdk.Loss or sdk.Sampler over gRPC
+	protocol plugin.ClientProtocol // what answers health checks
+	grace    time.Duration
+	once     sync.Once // stops it
+	stopped  func()    // called when it is gone
 }
 
 // patience is how long the host waits; tests have less of it.
 type patience struct {
-	start time.Duration // for the handshake, and again for the manifest
-	stop  time.Duration // from asking to killing
-	pause time.Duration // before the first restart in one call, doubled for each further one
+	start  time.Duration // for the handshake, and again for the manifest
+	stop   time.Duration // from asking to killing
+	pause  time.Duration // before the first restart in one call, doubled for each further one
+	ask    time.Duration // between two health checks while a call runs
+	health time.Duration // for an answer to one
 }
 
 func defaultPatience() patience {
-	return patience{start: 10 * time.Second, stop: 2 * time.Second, pause: 100 * time.Millisecond}
+	return patience{start: 10 * time.Second, stop: 2 * time.Second, pause: 100 * time.Millisecond, ask: 5 * time.Second, health: 30 * time.Second}
 }
 
 // start starts the client's program and fetches its manifest.
@@ -51,13 +54,19 @@ func (c *client) start(ctx context.Context) (*process, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", c.id, err)
 		}
+		if err := runnable(path, c.program.path); err != nil {
+			return nil, sdk.Errorf(sdk.CodePlugin, "%s: %w", c.id, err)
+		}
 		cmd = exec.Command(path)
 	}
 	tlsConfig, certificate, err := mutualTLS()
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", c.id, err)
 	}
-	run := &command{cmd: cmd, thread: c.host.thread, lines: newLines(c.log)}
+	run := &command{cmd: cmd, thread: c.host.thread, lines: newLines(c.log), memory: c.spec.Memory}
+	if run.memory == 0 {
+		run.memory = defaultMemory
+	}
 	run.sum, _ = hex.DecodeString(c.program.sum)
 	c.host.processes.Add(1)
 	p := &process{command: run, grace: c.host.patience.stop, stopped: c.host.processes.Done, client: plugin.NewClient(&plugin.ClientConfig{
@@ -108,11 +117,11 @@ func (c *client) start(ctx context.Context) (*process, error) {
 }
 
 func (p *process) connect(ctx context.Context, limit time.Duration) error {
-	client, err := p.client.Client()
-	if err != nil {
+	var err error
+	if p.protocol, err = p.client.Client(); err != nil {
 		return err
 	}
-	conn, err := wire.Dispense(client)
+	conn, err := wire.Dispense(p.protocol)
 	if err != nil {
 		return err
 	}
@@ -203,6 +212,9 @@ func (p *process) lastLines() string {
 
 // explain says why a plugin did not start. One that ended may do better the next time.
 func (c *client) explain(p *process, err error) error {
+	if err := p.excess(c.id); err != nil {
+		return err
+	}
 	if p.command.first == nil { // there was not even a process
 		return sdk.Errorf(sdk.CodePlugin, "%s did not start: %w", c.id, err).WithHint(
 			"is %s a program for %s/%s, or a script whose interpreter is there?", c.program.argv[0], runtime.GOOS, runtime.GOARCH)

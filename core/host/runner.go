@@ -22,17 +22,20 @@ import (
 // and reads both outputs for good, so that no print can stop the plugin.
 type command struct {
 	cmd     *exec.Cmd
+	memory  int64  // the most that it may have, bytes
 	sum     []byte // what the executable must hash to; empty for a bundled plugin
 	thread  *thread
 	lines   *lines
 	reading sync.WaitGroup
 	pipes   []*os.File     // the host's ends of the outputs
+	gone    chan struct{}  // closed when the process has ended
 	first   *io.PipeReader // the handshake's line, for go-plugin; ends with the output
 
 	mu        sync.Mutex
 	handshake string // the output's first line
 	silent    bool   // the output ended by itself before there was a line
 	killed    bool
+	used      int64  // what it had when it was killed for its memory; 0: it was not
 	ended     string // how the process ended: "exit status 2"; "" while it runs
 }
 
@@ -74,6 +77,8 @@ func (c *command) Start(context.Context) error {
 		c.closePipes()
 		return err
 	}
+	c.gone = make(chan struct{})
+	go c.watchMemory(c.cmd.Process.Pid, c.gone)
 	first, handshake := io.Pipe()
 	c.first = first
 	c.reading.Go(func() { c.lines.read(stderr) })
@@ -113,6 +118,7 @@ func (c *command) Stderr() io.ReadCloser { return io.NopCloser(strings.NewReader
 func (c *command) Wait(context.Context) error {
 	c.reading.Wait()
 	err := c.cmd.Wait()
+	close(c.gone)
 	c.mu.Lock()
 	c.ended = c.cmd.ProcessState.String()
 	c.mu.Unlock()

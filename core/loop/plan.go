@@ -14,6 +14,7 @@ type Plugin struct {
 	Settings sdk.Settings `json:"settings,omitempty"`
 	Env      []string     `json:"env,omitempty"`     // names of the variables that it may see
 	Timeout  float64      `json:"timeout,omitempty"` // seconds a call; 0 is the host's default
+	Memory   float64      `json:"memory,omitempty"`  // MiB; 0 is the host's default
 	C        float64      `json:"c,omitempty"`       // losses: sharpens win rates into the target σ(c·(r₁−r₂))
 }
 

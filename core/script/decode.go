@@ -271,7 +271,7 @@ func (d *decoder) pluginSetting(t *lua.LTable, out *loop.Plugin, name, key strin
 	}
 	switch {
 	case key == "memory":
-		return d.fail(t, key, "%s.memory is not built yet", name)
+		return positive(&out.Memory)
 	case key == "timeout":
 		return positive(&out.Timeout)
 	case key == "c" && lastPart(name) == "loss":

@@ -63,6 +63,7 @@ var limits = map[string]limit{
 	"evaluate.temperature": {max: infinite, below: true},
 	"evaluate.max_tokens":  {max: math.MaxInt32},
 
+	"memory":  {min: 1, max: 1 << 30},                    // of a plugin
 	"timeout": {max: infinite, above: true, below: true}, // of a plugin
 	"c":       {max: infinite, above: true, below: true}, // of a loss
 }

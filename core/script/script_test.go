@@ -61,7 +61,7 @@ func TestEverySettingIsRead(t *testing.T) {
 	e := load(t, `return {
 		model = "dir/model", seed = 7, iterations = 6, prompts = { train = "a", validation = "b", test = "c" },
 		samples = 8, sampler = { "./my-sampler", temperature = 0.7, stop = { "\n", "###" }, nested = { a = { b = true } } },
-		teacher = { "file", path = "t.jsonl", env = { "TOKEN", "HOME" }, timeout = 30 },
+		teacher = { "file", path = "t.jsonl", env = { "TOKEN", "HOME" }, timeout = 30, memory = 512 },
 		oracle = { "command", path = "x.sh" }, opponents = "all", estimator = "leave-self-out",
 		min_margin = 0.1, max_pairs = 3, max_abstain = 0.2,
 		loss = { "dpo", beta = 0.5, c = 2, label = "x" }, reference = "initial",
@@ -77,7 +77,7 @@ func TestEverySettingIsRead(t *testing.T) {
 			Sampler: loop.Plugin{Name: "./my-sampler", Settings: sdk.Settings{
 				"temperature": 0.7, "stop": []any{"\n", "###"}, "nested": map[string]any{"a": map[string]any{"b": true}},
 			}},
-			Teacher:   &loop.Plugin{Name: "file", Settings: sdk.Settings{"path": "t.jsonl"}, Env: []string{"TOKEN", "HOME"}, Timeout: 30},
+			Teacher:   &loop.Plugin{Name: "file", Settings: sdk.Settings{"path": "t.jsonl"}, Env: []string{"TOKEN", "HOME"}, Timeout: 30, Memory: 512},
 			Oracle:    loop.Plugin{Name: "command", Settings: sdk.Settings{"path": "x.sh"}},
 			Opponents: "all", Estimator: "leave-self-out", MinMargin: 0.1, MaxPairs: 3, MaxAbstain: 0.2,
 			Loss:      loop.Plugin{Name: "dpo", Settings: sdk.Settings{"beta": 0.5, "label": "x"}, C: 2},
@@ -109,7 +109,7 @@ func TestLoadRefuses(t *testing.T) {
 		"an iteration as reference":       {script(`reference = 2`), `the policy of iteration 2 is not built yet`},
 		"a wrong reference":               {script(`reference = "previus"`), `have "previus"; did you mean "previous"?`},
 		"several losses":                  {script(`loss = { { "dno" }, { "sft" } }`), `loss: a list of several is not built yet`},
-		"a plugin's memory":               {script(`oracle = { "o", memory = 5 }`), `s.lua:5: oracle.memory is not built yet`},
+		"a plugin's memory":               {script(`oracle = { "o", memory = 0 }`), `s.lua:5: oracle.memory: want a number from 1 to`},
 		"a number that is text":           {script(`lr = "1e-4"`), `s.lua:5: lr: want a number, have "1e-4"`},
 		"a text that is a number":         {script(`lr_schedule = 1`), `lr_schedule: want a text, have 1`},
 		"a negative lr":                   {script(`lr = -1`), `lr: want a number of at least 0, have -1`},
