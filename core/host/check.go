@@ -96,6 +96,10 @@ func (s *sampler) Sample(ctx context.Context, req sdk.SampleRequest, g sdk.Gener
 	return out, nil
 }
 
+// mostDrawn is how many completions one call of the generator draws: 64 prompts with 64 each, and room
+// for a sampler that chooses among many. All of them are in memory at once.
+const mostDrawn = 1 << 16
+
 // timedGenerator stops the plugin's clock while the host works for the plugin.
 type timedGenerator struct {
 	sdk.Generator
@@ -103,6 +107,13 @@ type timedGenerator struct {
 }
 
 func (g *timedGenerator) Generate(ctx context.Context, req sdk.GenerateRequest) (sdk.GenerateResponse, error) {
+	n := 0
+	for _, seeds := range req.Seeds {
+		n += len(seeds)
+	}
+	if n > mostDrawn {
+		return sdk.GenerateResponse{}, sdk.Errorf(sdk.CodePlugin, "it asks for %d completions in one call of the generator, at most %d are drawn", n, mostDrawn)
+	}
 	g.clock.hold()
 	defer g.clock.release()
 	return g.Generator.Generate(ctx, req)

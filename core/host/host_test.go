@@ -328,7 +328,7 @@ func TestFaultsAtTheStart(t *testing.T) {
 		"dying before the handshake": {Spec{Name: "dies"}, sdk.CodePlugin,
 			[]string{`loss "dies" died 4 times`, "exit status 7", "| no licence found"}, ""},
 		"speaking another version": {Spec{Name: "future"}, sdk.CodePlugin,
-			[]string{`speaks version "7" of the plugin protocol, this dno speaks version 1`}, "made for this dno"},
+			[]string{`speaks version "7" of the plugin protocol, this dno speaks version 1`}, "update dno"},
 		"refusing its settings": {Spec{Name: "good", Settings: sdk.Settings{"mode": "refuse"}}, sdk.CodeUsage,
 			[]string{`loss "good": this mode is refused`}, "take another"},
 		"an unknown setting": {Spec{Name: "good", Settings: sdk.Settings{"betta": 1}}, sdk.CodeUsage,
@@ -336,7 +336,7 @@ func TestFaultsAtTheStart(t *testing.T) {
 		"a setting out of range": {Spec{Name: "good", Settings: sdk.Settings{"beta": 11}}, sdk.CodeUsage,
 			[]string{`setting "beta": want at most 10, have 11`}, ""},
 		"a name that nothing has": {Spec{Name: "goood"}, sdk.CodePlugin,
-			[]string{`there is no loss "goood"; there are chatty, dies, family`}, `did you mean "good"?`},
+			[]string{`there is no loss "goood"; there are ancient, bilingual, chatty`}, `did you mean "good"?`},
 		"a name that is none": {Spec{Name: "Good!"}, sdk.CodeUsage, []string{"lower-case letters"}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -3,6 +3,7 @@ package host
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"math"
@@ -15,9 +16,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-plugin"
+
 	"github.com/dno-project/dno/core/telemetry"
 	"github.com/dno-project/dno/sdk"
 	"github.com/dno-project/dno/sdk/serve"
+	"github.com/dno-project/dno/sdk/wire"
 )
 
 // TestMain is three programs: the tests, the plugins that they start (this binary, re-executed as a
@@ -62,7 +66,7 @@ func (c *client) pid() int {
 }
 
 var testPlugins = map[sdk.Kind][]string{
-	sdk.KindLoss:    {"chatty", "dies", "family", "future", "good", "sleeps", "stubborn", "talks"},
+	sdk.KindLoss:    {"bilingual", "chatty", "dies", "family", "future", "good", "hungry", "liar", "ancient", "sleeps", "stubborn", "talks"},
 	sdk.KindOracle:  {"counter", "judge"},
 	sdk.KindSampler: {"drawer"},
 }
@@ -94,6 +98,19 @@ func servePlugin(name string) {
 	case "future":
 		fmt.Println("1|7|unix|/nowhere|grpc|")
 		select {}
+	case "ancient":
+		fmt.Println("1|0|unix|/nowhere|grpc|")
+		select {}
+	case "liar":
+		fmt.Println("1|1|unix|/nowhere|grpc|")
+		select {}
+	case "hungry":
+		eat()
+	case "bilingual": // as a plugin made for this host and a later one
+		sets := wire.LossService(newTestLoss(name)).Sets()
+		sets[wire.Version+1] = sets[wire.Version]
+		plugin.Serve(&plugin.ServeConfig{HandshakeConfig: wire.Handshake(), VersionedPlugins: sets, GRPCServer: wire.NewServer})
+		return
 	case "family":
 		if err := exec.Command("sleep", "1000").Start(); err != nil {
 			panic(err)
@@ -171,6 +188,30 @@ func (l *testLoss) Evaluate(ctx context.Context, b sdk.LossBatch) (sdk.LossResul
 	case "wait":
 		<-ctx.Done()
 		return out, ctx.Err()
+	case "flood":
+		junk := bytes.Repeat([]byte{0, 0xff, 'x', '\x1b'}, 256<<10)
+		for range 50 { // a MiB each, without a line's end
+			_, _ = os.Stderr.Write(junk)
+			_, _ = os.Stdout.Write(junk)
+		}
+	case "close":
+		_, _ = os.Stdout.Close(), os.Stderr.Close()
+	case "huge":
+		out.State = make([]byte, wire.MaxMessage+1)
+	case "eat":
+		eat()
+	case "stop":
+		stopSelf()
+	case "stop once":
+		if countCalls(l.settings.String("file", "")) == 1 {
+			stopSelf()
+		}
+	case "third": // dies in every third call, having noted what it was given
+		file := l.settings.String("file", "")
+		note(file+".batches", fmt.Sprintf("%x\n", sha256.Sum256(fmt.Appendf(nil, "%v", b))))
+		if countCalls(file)%3 == 0 {
+			os.Exit(9)
+		}
 	case "exit":
 		fmt.Println("last words on stdout")
 		fmt.Fprintln(os.Stderr, "last words on stderr")
@@ -200,6 +241,29 @@ func countCalls(path string) int {
 		panic(err)
 	}
 	return int(info.Size())
+}
+
+func note(path, line string) {
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err == nil {
+		_, err = f.WriteString(line)
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		panic(err)
+	}
+}
+
+// eat takes memory, and uses it, until it is killed.
+func eat() {
+	var all [][]byte
+	for {
+		b := make([]byte, 16<<20)
+		for i := 0; i < len(b); i += 4096 {
+			b[i] = 1
+		}
+		all = append(all, b)
+		time.Sleep(time.Duration(len(all)) * time.Millisecond) // so that a fault of the test does not take the machine
+	}
 }
 
 // judge answers with its environment as the reason; as "counter", how many calls run at once.

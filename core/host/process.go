@@ -233,8 +233,11 @@ func (c *client) explain(p *process, err error) error {
 		return sdk.Errorf(sdk.CodePlugin, "%s wrote %q to standard output before the handshake%s", c.id, shorten(line), p.lastLines()).WithHint(
 			"a plugin's standard output belongs to the handshake: print on standard error before serving")
 	case fields[1] != strconv.Itoa(wire.Version):
-		return sdk.Errorf(sdk.CodePlugin, "%s speaks version %q of the plugin protocol, this dno speaks version %d", c.id, shorten(fields[1]), wire.Version).WithHint(
-			"install a version of the plugin that was made for this dno")
+		hint := "install a newer version of the plugin, made for this dno"
+		if n, err := strconv.Atoi(fields[1]); err == nil && n > wire.Version {
+			hint = "update dno, or install an older version of the plugin, made for this dno"
+		}
+		return sdk.Errorf(sdk.CodePlugin, "%s speaks version %q of the plugin protocol, this dno speaks version %d", c.id, shorten(fields[1]), wire.Version).WithHint("%s", hint)
 	}
 	var coded *sdk.Error
 	if errors.As(err, &coded) {
