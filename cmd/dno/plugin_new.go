@@ -19,8 +19,9 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// scaffold holds the projects that `dno plugin new` writes: scaffold/<language>/<kind>, and
-// scaffold/<language>/all for what its kinds share. NAME in a file's name is the plugin's.
+// scaffold holds the projects that `dno plugin new` writes: scaffold/<language>/<kind>, with
+// scaffold/<language>/all for what its kinds share, and scaffold/shared for the prompts of an
+// experiment that names them. NAME in a file's name is the plugin's.
 //
 //go:embed all:scaffold
 var scaffold embed.FS
@@ -203,38 +204,52 @@ func isSDK(dir string) bool {
 // render fills in the templates of a language and kind.
 func render(lang string, b blanks) (map[string][]byte, error) {
 	out := map[string][]byte{}
-	for _, folder := range []string{"all", b.Kind} {
-		root := path.Join("scaffold", lang, folder)
-		err := fs.WalkDir(scaffold, root, func(file string, d fs.DirEntry, err error) error {
-			if err != nil || d.IsDir() {
-				return err
-			}
-			text, err := scaffold.ReadFile(file)
-			if err != nil {
-				return err
-			}
-			name := strings.TrimSuffix(strings.TrimPrefix(file, root+"/"), ".tmpl")
-			name = strings.ReplaceAll(name, "NAME", b.File)
-			blanks := b
-			if name == "go.mod" {
-				blanks.SDK = moduleText(b.SDK)
-			}
-			var filled bytes.Buffer
-			t, err := template.New(file).Option("missingkey=error").Parse(string(text))
-			if err == nil {
-				err = t.Execute(&filled, blanks)
-			}
-			out[name] = filled.Bytes()
-			return err
-		})
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	for _, folder := range []string{path.Join(lang, "all"), path.Join(lang, b.Kind)} {
+		if err := fill(out, folder, b); err != nil {
 			return nil, sdk.Errorf(sdk.CodeInternal, "write a plugin in %s: %w", lang, err)
 		}
 	}
 	if len(out) == 0 {
 		return nil, sdk.Errorf(sdk.CodeInternal, "this binary has no templates for %s/%s", lang, b.Kind)
 	}
+	if bytes.Contains(out["experiment.lua"], []byte("prompts/train.jsonl")) && out["prompts/train.jsonl"] == nil {
+		if err := fill(out, "shared", b); err != nil {
+			return nil, sdk.Errorf(sdk.CodeInternal, "write the prompts: %w", err)
+		}
+	}
 	return out, nil
+}
+
+// fill renders a folder of the scaffold; one that is not there has no files.
+func fill(out map[string][]byte, folder string, b blanks) error {
+	root := path.Join("scaffold", folder)
+	err := fs.WalkDir(scaffold, root, func(file string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		text, err := scaffold.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		name := strings.TrimSuffix(strings.TrimPrefix(file, root+"/"), ".tmpl")
+		name = strings.ReplaceAll(name, "NAME", b.File)
+		blanks := b
+		if name == "go.mod" {
+			blanks.SDK = moduleText(b.SDK)
+		}
+		t, err := template.New(file).Parse(string(text))
+		if err != nil {
+			return err
+		}
+		var filled bytes.Buffer
+		err = t.Execute(&filled, blanks)
+		out[name] = filled.Bytes()
+		return err
+	})
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // moduleText is a path as go.mod takes it: in quotes where it needs them.
