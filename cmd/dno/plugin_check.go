@@ -61,8 +61,8 @@ It ends with 0 if all is well, with 4 if the plugin is at fault.`,
 type checked struct {
 	Plugin  string        `json:"plugin"` // kind/name, as the manifest says
 	Version string        `json:"version"`
-	Path    string        `json:"path"`   // "" for a bundled plugin
-	SHA256  string        `json:"sha256"` // of the executable; "" for a bundled plugin
+	Path    string        `json:"path"`   // of the program; "" for a bundled plugin
+	SHA256  string        `json:"sha256"` // its checksum
 	OK      bool          `json:"ok"`
 	Checks  []checkResult `json:"checks"`
 }
@@ -103,7 +103,10 @@ func (a *app) pluginCheck(ctx context.Context, in pluginCheck) error {
 		return err
 	}
 	out := checked{Plugin: string(running.Kind) + "/" + running.Name, Version: running.Version, Path: path, SHA256: sum, Checks: *r.results}
-	failed, ran := 0, 0
+	what, failed, ran := out.Plugin+" "+out.Version, 0, 0
+	if in.exec {
+		what = in.target + `, through the oracle "command",`
+	}
 	for _, c := range out.Checks {
 		if !c.OK {
 			failed++
@@ -118,15 +121,15 @@ func (a *app) pluginCheck(ctx context.Context, in pluginCheck) error {
 			return err
 		}
 	} else if out.OK {
-		fmt.Fprintf(a.stdout, "%s %s keeps the contract: %d checks\n", out.Plugin, out.Version, ran)
+		fmt.Fprintf(a.stdout, "%s keeps the contract: %d checks\n", what, ran)
 	}
 	if failed > 0 {
-		return sdk.Errorf(sdk.CodePlugin, "%s %s fails %d of %d checks", out.Plugin, out.Version, failed, ran)
+		return sdk.Errorf(sdk.CodePlugin, "%s fails %d of %d checks", what, failed, ran)
 	}
 	return nil
 }
 
-// spec says what is to be started, and its path, "" for a bundled plugin.
+// spec says what is to be started, and the path of the program that is checked, "" for a bundled plugin.
 func (in pluginCheck) spec() (spec host.Spec, path string, err error) {
 	settings, err := parseSettings(in.sets)
 	if err != nil {
@@ -141,10 +144,7 @@ func (in pluginCheck) spec() (spec host.Spec, path string, err error) {
 	case in.exec:
 		spec.Kind, spec.Name = sdk.KindOracle, "command"
 		spec.Settings["path"] = locate(in.target, ".")
-		if _, err := os.Stat(in.target); err != nil {
-			return spec, "", sdk.Errorf(sdk.CodeUsage, "check %s: %w", in.target, err)
-		}
-		return spec, "", nil
+		return spec, locate(in.target, "."), nil
 	case in.kind == "" && isBundled(sdk.Kind(kind), name):
 		spec.Kind, spec.Name = sdk.Kind(kind), name
 		return spec, "", nil

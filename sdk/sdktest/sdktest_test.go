@@ -353,6 +353,20 @@ func TestGoodOraclesPass(t *testing.T) {
 	}
 }
 
+func TestAnOracleThatAbstainsFromAllIsNoted(t *testing.T) {
+	r := newRecorder()
+	Oracle(r, func() sdk.Oracle {
+		return &longest{form: sdk.FormPairwise, change: func(v *sdk.Verdicts) {
+			for i := range v.Pairs {
+				v.Pairs[i].Abstain = "no idea"
+			}
+		}}
+	})
+	if len(*r.failed) > 0 || len(*r.logged) == 0 || !strings.Contains((*r.logged)[0], `NOTHING JUDGED: it abstains from every question, as from the first: "no idea"`) {
+		t.Errorf("failed %q, noted %q", *r.failed, *r.logged)
+	}
+}
+
 // closer is an oracle that counts those of its kind that were configured and not yet closed.
 type closer struct {
 	longest
