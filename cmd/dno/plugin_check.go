@@ -76,6 +76,9 @@ func (a *app) pluginCheck(ctx context.Context, in pluginCheck) error {
 	if err != nil {
 		return err
 	}
+	if cases != nil && spec.Kind != sdk.KindLoss {
+		return sdk.Errorf(sdk.CodeUsage, "--cases: only a loss has cases, not the %s %s", spec.Kind, in.target)
+	}
 	sum := ""
 	if path != "" {
 		if sum, err = host.SumFile(path); err != nil {
@@ -226,9 +229,6 @@ func (in pluginCheck) readCases() (*sdktest.Cases, error) {
 			return nil, sdk.Errorf(sdk.CodeUsage, "--case %s: of which file? give --cases FILE too", in.only)
 		}
 		return nil, nil
-	}
-	if in.exec {
-		return nil, sdk.Errorf(sdk.CodeUsage, "--cases: only a loss has cases")
 	}
 	cases, err := sdktest.ReadCases(in.cases)
 	if err != nil {

@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/dno-project/dno/sdk"
@@ -26,6 +27,10 @@ func (h *Host) Manifest(ctx context.Context, spec Spec) (sdk.Manifest, error) {
 		return sdk.Manifest{}, fmt.Errorf("%s: %w", c.id, errClosed)
 	}
 	p, err := c.start(ctx)
+	var gone *goneError
+	if errors.As(err, &gone) {
+		err = sdk.Errorf(sdk.CodePlugin, "%s is no plugin, or died as it started: %w", c.id, gone)
+	}
 	if err != nil {
 		return sdk.Manifest{}, err
 	}

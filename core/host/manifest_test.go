@@ -2,6 +2,7 @@ package host
 
 import (
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/dno-project/dno/sdk"
@@ -35,5 +36,13 @@ func TestManifestOfWhatIsNotAskedForIsRefused(t *testing.T) {
 	h.Close()
 	if _, err := h.Manifest(t.Context(), Spec{Kind: sdk.KindLoss, Name: path}); !errors.Is(err, errClosed) {
 		t.Errorf("after Close: %v", err)
+	}
+}
+
+func TestManifestOfAProgramThatEndsIsAnError(t *testing.T) {
+	_, path, sum := refusedParty(t)
+	h, _ := newHost(t, func(o *Options) { o.Lock = Only(sum) })
+	if _, err := h.Manifest(t.Context(), Spec{Kind: sdk.KindLoss, Name: path}); sdk.CodeOf(err) != sdk.CodePlugin || !strings.Contains(err.Error(), "is no plugin") {
+		t.Errorf("got %v", err)
 	}
 }
