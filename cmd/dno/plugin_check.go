@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/dno-project/dno/core/host"
 	"github.com/dno-project/dno/sdk"
@@ -23,6 +24,7 @@ type pluginCheck struct {
 	exec        bool
 	sets, env   []string
 	cases, only string
+	timeout     float64
 }
 
 func (a *app) pluginCheckCommand() *cobra.Command {
@@ -54,6 +56,7 @@ It ends with 0 if all is well, with 4 if the plugin is at fault.`,
 	f.StringArrayVar(&in.env, "env", nil, "name of an environment variable that the plugin may see; may be repeated")
 	f.StringVar(&in.cases, "cases", "", "compare a loss with the values in this losses.json, or in its folder")
 	f.StringVar(&in.only, "case", "", "name of the loss in the cases, where it is not the plugin's")
+	f.Float64Var(&in.timeout, "timeout", 60, "seconds that a call may take")
 	return c
 }
 
@@ -97,8 +100,15 @@ func (a *app) pluginCheck(ctx context.Context, in pluginCheck) error {
 	}
 	defer h.Close()
 	defer context.AfterFunc(ctx, h.Close)() // the kit's calls do not know of ctx
-	r := newReporter(ctx, a)
+	r := newReporter(ctx, a, spec.Timeout)
 	running, err := runKit(ctx, h, spec, in, cases, r)
+	if m := executableName.FindStringSubmatch(filepath.Base(path)); err == nil && m != nil && in.kind == "" {
+		r.Run("name", func(r *reporter) {
+			if m[2] != running.Name {
+				r.Errorf("the executable is named %q and calls itself %q: the two must be the same", m[2], running.Name)
+			}
+		})
+	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -138,7 +148,10 @@ func (in pluginCheck) spec() (spec host.Spec, path string, err error) {
 	if err != nil {
 		return spec, "", err
 	}
-	spec = host.Spec{Kind: sdk.Kind(in.kind), Settings: settings, Env: in.env}
+	if !(in.timeout > 0 && in.timeout < 1e6) {
+		return spec, "", sdk.Errorf(sdk.CodeUsage, "--timeout %v: want seconds, above 0", in.timeout)
+	}
+	spec = host.Spec{Kind: sdk.Kind(in.kind), Settings: settings, Env: in.env, Timeout: time.Duration(in.timeout * float64(time.Second))}
 	kind, name, _ := strings.Cut(in.target, "/")
 	executable := executableName.FindStringSubmatch(filepath.Base(in.target))
 	switch {

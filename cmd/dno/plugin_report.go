@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/dno-project/dno/sdk/sdktest"
 )
@@ -24,22 +25,25 @@ type checkResult struct {
 type reporter struct {
 	app     *app
 	ctx     context.Context // ends all checks
+	limit   time.Duration   // of a call: a check that fails after it ends all checks too
 	results *[]checkResult
+	hangs   bool
 
 	mu      sync.Mutex // guards what follows
 	current checkResult
 	cleanup []func()
 }
 
-func newReporter(ctx context.Context, a *app) *reporter {
-	return &reporter{app: a, ctx: ctx, results: &[]checkResult{}}
+func newReporter(ctx context.Context, a *app, limit time.Duration) *reporter {
+	return &reporter{app: a, ctx: ctx, limit: limit, results: &[]checkResult{}}
 }
 
 // Run runs one check on a goroutine of its own, which the check may end, and waits for it.
 func (r *reporter) Run(name string, f func(*reporter)) bool {
-	if r.ctx.Err() != nil {
+	if r.ctx.Err() != nil || r.hangs {
 		return false
 	}
+	start := time.Now()
 	sub := &reporter{app: r.app, ctx: r.ctx, results: r.results, current: checkResult{Check: name, OK: true}}
 	var panicked any
 	done := make(chan struct{})
@@ -57,6 +61,10 @@ func (r *reporter) Run(name string, f func(*reporter)) bool {
 	}
 	if r.ctx.Err() != nil { // what it says is of a host that is being closed
 		return false
+	}
+	if !sub.current.OK && time.Since(start) >= r.limit {
+		r.hangs = true
+		sub.current.Notes = append(sub.current.Notes, "NOT RUN: the other checks, which might take as long")
 	}
 	*r.results = append(*r.results, sub.current)
 	sub.print()

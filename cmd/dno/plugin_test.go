@@ -46,6 +46,8 @@ func serveThirdParty(executable string) bool {
 				os.Exit(3)
 			}
 		}))
+	case "dno-loss-hangs":
+		err = serve.Plugin(thirdLoss("hangs", func(*sdk.LossResult) { select {} }))
 	case "dno-oracle-first":
 		err = serve.Plugin(firstOracle{})
 	default:

@@ -79,7 +79,7 @@ func apart(traits sdk.LossTraits, r *rand.Rand) sdk.LossBatch {
 // ones is the list with weights of 1.
 func (l *pairList) ones() *pairList {
 	out := *l
-	out.weight = slices.Repeat([]float64{1}, len(l.weight))
+	out.weight, out.unitsOfOne = slices.Repeat([]float64{1}, len(l.weight)), true
 	return &out
 }
 
@@ -89,6 +89,7 @@ type pairList struct {
 	policy, reference []float64
 	chosen, rejected  []int32
 	target, weight    []float64
+	unitsOfOne        bool // weights of completions and groups are 1, like those of pairs
 }
 
 func (l *pairList) completion(group int, policy, reference float64, tokens int32) {
@@ -127,15 +128,21 @@ func (l *pairList) batch(traits sdk.LossTraits, r *rand.Rand) sdk.LossBatch {
 			}
 		}
 	}
+	weights := func(n int) (out []float64) {
+		for range n {
+			w := 0.5 + r.Float64()
+			if l.unitsOfOne {
+				w = 1
+			}
+			out = append(out, w)
+		}
+		return out
+	}
 	switch traits.Unit {
 	case sdk.UnitCompletion:
-		for range l.policy {
-			b.UnitWeight = append(b.UnitWeight, 0.5+r.Float64())
-		}
+		b.UnitWeight = weights(len(l.policy))
 	case sdk.UnitGroup:
-		for range slices.Max(l.group) + 1 {
-			b.UnitWeight = append(b.UnitWeight, 0.5+r.Float64())
-		}
+		b.UnitWeight = weights(int(slices.Max(l.group)) + 1)
 	default:
 		b.Chosen, b.Rejected, b.Target, b.Weight = l.chosen, l.rejected, l.target, l.weight
 		for _, p := range l.target {
