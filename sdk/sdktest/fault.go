@@ -3,6 +3,7 @@ package sdktest
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/dno-project/dno/sdk"
@@ -92,37 +93,35 @@ func scales(b sdk.LossBatch, have []float64, slopes []slope) []fault {
 			factor: func(i int) float64 { return 1 / tokens(i) }},
 		{words: "wrong scale: each derivative is its slope times the completion's number of tokens", factor: tokens},
 	}
-	if w := weightOf(b); w != nil {
-		out = append(out,
-			fault{words: "weights ignored: each derivative is its slope without the weight of its unit",
-				factor: func(i int) float64 { return 1 / w[slopes[i].completion] }},
-			fault{words: "weights twice: each derivative is its slope times the weight of its unit",
-				factor: func(i int) float64 { return w[slopes[i].completion] }})
+	w := weightOf(b)
+	if w == nil {
+		return out
 	}
-	for _, side := range []struct {
-		name  string
-		index []int32
-	}{{"chosen", b.Chosen}, {"rejected", b.Rejected}} {
-		if weightOf(b) == nil || len(b.Chosen) == 0 {
-			break
-		}
-		sign := make([]float64, len(b.Policy))
-		for i := range sign {
-			sign[i] = 1
-		}
-		for _, i := range side.index {
-			sign[i] = -1
-		}
-		out = append(out, fault{words: "wrong sign of the derivatives by the " + side.name + " completions, and of these alone",
-			factor: func(i int) float64 { return sign[slopes[i].completion] }})
+	out = append(out,
+		fault{words: "weights ignored: each derivative is its slope without the weight of its unit",
+			factor: func(i int) float64 { return 1 / w[slopes[i].completion] }},
+		fault{words: "weights twice: each derivative is its slope times the weight of its unit",
+			factor: func(i int) float64 { return w[slopes[i].completion] }})
+	if len(b.Chosen) == 0 {
+		return out
 	}
-	return out
+	negative := func(side []int32) func(int) float64 {
+		return func(i int) float64 {
+			if slices.Contains(side, int32(slopes[i].completion)) {
+				return -1
+			}
+			return 1
+		}
+	}
+	return append(out,
+		fault{words: "wrong sign of the derivatives by the chosen completions, and of these alone", factor: negative(b.Chosen)},
+		fault{words: "wrong sign of the derivatives by the rejected completions, and of these alone", factor: negative(b.Rejected)})
 }
 
 // meanOf says of what a factor makes a mean.
 func meanOf(b sdk.LossBatch, k float64) string {
 	total, tokens := 0.0, 0.0
-	for _, w := range append(b.Weight, b.UnitWeight...) {
+	for _, w := range slices.Concat(b.Weight, b.UnitWeight) {
 		total += w
 	}
 	for _, n := range b.Tokens {
@@ -133,6 +132,7 @@ func meanOf(b sdk.LossBatch, k float64) string {
 		what string
 	}{
 		{float64(len(b.Chosen)), "1/number of pairs"}, {float64(len(b.Policy)), "1/number of completions"},
+		{float64(len(b.UnitWeight)), "1/number of groups"},
 		{total, "1/total weight"}, {tokens, "1/number of tokens"},
 	} {
 		if c.n > 1 && math.Abs(k*c.n-1) < 1e-4 {
@@ -167,17 +167,6 @@ func weightOf(b sdk.LossBatch) []float64 {
 
 // orders are the faults that put the right derivatives into wrong places.
 func orders(b sdk.LossBatch, traits sdk.LossTraits, n int, slopes []slope) []fault {
-	other := make([]int, n)
-	for k := range b.Chosen {
-		i, j := int(b.Chosen[k]), int(b.Rejected[k])
-		if !traits.TokenLevel {
-			other[i], other[j] = j, i
-		}
-	}
-	swapped := fault{words: "transposed: the derivatives by the chosen and by the rejected are swapped", of: func(i int) int { return other[i] }}
-	if n == 2 && len(b.Chosen) == 1 {
-		return []fault{swapped} // any other order is this one
-	}
 	shift := func(by int) func(int) int { return func(i int) int { return (i + by + n) % n } }
 	out := []fault{
 		{words: "transposed: the derivatives are in reversed order", of: func(i int) int { return n - 1 - i }},
@@ -200,11 +189,19 @@ func orders(b sdk.LossBatch, traits sdk.LossTraits, n int, slopes []slope) []fau
 			fault{words: "transposed: the derivative of each token is that of the next one", of: within(1)},
 			fault{words: "transposed: the derivative of each token is that of the one before", of: within(-1)})
 	}
-	if len(b.Chosen) == 0 || len(b.Chosen)+len(b.Rejected) != n || weightOf(b) == nil {
+	pairs := len(b.Chosen)
+	if pairs == 0 || 2*pairs != n || weightOf(b) == nil {
 		return out
 	}
+	other := make([]int, n)
+	for k, i := range b.Chosen {
+		other[i], other[b.Rejected[k]] = int(b.Rejected[k]), int(i)
+	}
+	swapped := fault{words: "transposed: the derivatives by the chosen and by the rejected are swapped", of: func(i int) int { return other[i] }}
+	if pairs == 1 {
+		return []fault{swapped} // any other order is this one
+	}
 	at := func(side []int32, k int) int { return int(side[k]) }
-	pairs := len(b.Chosen)
 	return append(out, swapped,
 		fault{words: "transposed: the derivatives are in the order of pairs, all chosen and then all rejected: gradient[i] is of completion i", of: func(i int) int {
 			if i < pairs {

@@ -102,6 +102,13 @@ func TestFaultsAreNamed(t *testing.T) {
 			"derivatives of pairs that share no completion: wrong scale: every derivative is 0.2 times the slope, 1/number of pairs: a mean instead of the weighted sum"},
 		"the mean over completions": {units, scaled(func(b sdk.LossBatch, _ int) float64 { return 1 / float64(len(b.Policy)) }),
 			"wrong scale: every derivative is 0.1 times the slope, 1/number of completions: a mean"},
+		"the mean over groups": {tokens, func(b sdk.LossBatch, r *sdk.LossResult) {
+			for _, row := range r.TokenGradients {
+				for i := range row {
+					row[i] /= float64(len(b.UnitWeight))
+				}
+			}
+		}, "0.25 times the slope, 1/number of groups: a mean"},
 		"the mean over weights": {pairwise(perLength), scaled(func(b sdk.LossBatch, _ int) float64 {
 			return 1 / sum(b.Weight)
 		}), "1/total weight: a mean instead of the weighted sum"},
