@@ -57,7 +57,7 @@ func checkOracle(r runner, where string, p Served[sdk.Oracle], traits sdk.Oracle
 	r.run(where+"cancelled", func(t TB) {
 		o := p.Any(t)
 		returns(t, func(ctx context.Context) { _, _ = o.Judge(ctx, questions()) })
-		if err := traits.CheckVerdicts(questions(), judge(t, o, questions())); err != nil {
+		if err := traits.CheckVerdicts(questions(), judge(t, p.next(t, o), questions())); err != nil {
 			t.Errorf("the call after a cancelled one: %v", err)
 		}
 	})

@@ -53,7 +53,7 @@ func checkSampler(r runner, where string, p Served[sdk.Sampler], traits sdk.Samp
 			defer cancel()
 			_, _ = s.Sample(ctx, requests(), generator(traits, canceller{cancel}))
 		})
-		sample(t, s, requests(), g)
+		sample(t, p.next(t, s), requests(), g)
 	})
 }
 

@@ -109,8 +109,8 @@ func (s subject[P]) manifest() sdk.Manifest {
 func (s subject[P]) everywhere(checks func(where string, p Served[P])) {
 	local := func(t TB) P { return s.configured(t, s.local(t)) }
 	remote := func(t TB) P { return s.configured(t, s.remote(t)) }
-	checks("in process", Served[P]{local, local})
-	checks("over the wire", Served[P]{remote, remote})
+	checks("in process", Served[P]{Any: local, Fresh: local})
+	checks("over the wire", Served[P]{Any: remote, Fresh: remote, detached: true})
 }
 
 // Served is where a check gets its plugins from, configured. A plugin that runs in a process of its
@@ -118,6 +118,16 @@ func (s subject[P]) everywhere(checks func(where string, p Served[P])) {
 type Served[P sdk.Plugin] struct {
 	Any   func(TB) P // one that may have answered before
 	Fresh func(TB) P // one that has not; those returned before need not work any more
+
+	detached bool // a cancelled call may still run at the other end, where the host would stop the process
+}
+
+// next returns what the call after a cancelled one is made of.
+func (s Served[P]) next(t TB, cancelled P) P {
+	if s.detached {
+		return s.Fresh(t)
+	}
+	return cancelled
 }
 
 // manifest checks the manifest that came over the wire.
