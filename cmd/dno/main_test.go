@@ -27,7 +27,11 @@ import (
 
 // The test binary is copied to a directory on PATH under the name dno: run under that name it is
 // dno itself, and so are the plugins that it starts.
+// Under the name of a third party's plugin it is that.
 func TestMain(m *testing.M) {
+	if serveThirdParty(filepath.Base(os.Args[0])) {
+		return
+	}
 	testscript.Main(m, map[string]func(){"dno": main})
 }
 
@@ -55,6 +59,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"fails": cmdFails, "signal": cmdSignal, "json": cmdJSON, "lock": cmdLock,
 			"flip": cmdFlip, "cut": cmdCut, "embedded": cmdEmbedded, "same": cmdSame,
+			"thirdparty": cmdThirdParty,
 		},
 	})
 }
@@ -318,7 +323,7 @@ func TestEveryScriptIsNamedByItsCategory(t *testing.T) {
 	}
 	for _, name := range names {
 		category, _, ok := strings.Cut(filepath.Base(name), "_")
-		if !ok || !slices.Contains([]string{"error", "json", "look", "model", "output", "resume", "run"}, category) {
+		if !ok || !slices.Contains([]string{"error", "json", "look", "model", "output", "plugin", "resume", "run"}, category) {
 			t.Errorf("%s begins with no category", name)
 		}
 	}

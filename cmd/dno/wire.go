@@ -76,13 +76,18 @@ func pluginDirs(scriptDir string) []string {
 // settings start from the script's folder; embedded files are unpacked into unpacked first. The
 // run's records keep what the script says.
 func (a *app) newHost(scriptDir, unpacked string) (*host.Host, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, sdk.Errorf(sdk.CodeInternal, "find this binary, which serves the bundled plugins: %w", err)
-	}
 	lock, err := host.LoadLock(filepath.Join(scriptDir, lockFile))
 	if err != nil {
 		return nil, err
+	}
+	return a.hostWith(pins{lock, scriptDir}, scriptDir, unpacked)
+}
+
+// hostWith is newHost with other checksums than those of dno.lock.
+func (a *app) hostWith(sums host.Checksums, scriptDir, unpacked string) (*host.Host, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, sdk.Errorf(sdk.CodeInternal, "find this binary, which serves the bundled plugins: %w", err)
 	}
 	return host.New(host.Options{
 		Bundled: func(kind sdk.Kind, name string) ([]string, bool) {
@@ -101,7 +106,7 @@ func (a *app) newHost(scriptDir, unpacked string) (*host.Host, error) {
 		},
 		Locate:     func(path string) (string, error) { return unpack(path, scriptDir, unpacked) },
 		SearchDirs: pluginDirs(scriptDir),
-		Lock:       pins{lock, scriptDir},
+		Lock:       sums,
 		Log:        a.log,
 	})
 }

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -124,6 +126,38 @@ func (l *Lock) Checksum(kind sdk.Kind, name string) (string, bool) {
 		}
 	}
 	return "", false
+}
+
+// PinState is what has become of a pinned executable.
+type PinState string
+
+const (
+	PinOK      PinState = "ok"
+	PinChanged PinState = "CHANGED" // its checksum is another
+	PinMissing PinState = "MISSING" // there is no such file
+	PinUnfit   PinState = "UNFIT"   // it is no executable, or everybody can write it
+)
+
+// Verify says what has become of the pinned executable, its path starting from dir; the error says
+// why it is not PinOK. Nothing is run.
+func (p Pin) Verify(dir string) (PinState, error) {
+	path := p.Path
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(dir, path)
+	}
+	if err := executable(path); errors.Is(err, fs.ErrNotExist) {
+		return PinMissing, err
+	} else if err != nil {
+		return PinUnfit, err
+	}
+	sum, err := SumFile(path)
+	if err != nil {
+		return PinUnfit, err
+	}
+	if sum != p.SHA256 {
+		return PinChanged, fmt.Errorf("%s has the checksum %s, %s is pinned", path, sum, p.SHA256)
+	}
+	return PinOK, nil
 }
 
 var _ Checksums = (*Lock)(nil)

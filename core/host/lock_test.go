@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -91,4 +92,31 @@ func FuzzLock(f *testing.F) {
 			t.Fatalf("written %+v, read %+v, %v", l, again, err)
 		}
 	})
+}
+
+func TestPinsAreVerified(t *testing.T) {
+	dir, path, sum := refusedParty(t)
+	name := filepath.Base(path)
+	for want, p := range map[PinState]Pin{
+		PinOK:      {Path: name, SHA256: sum},
+		PinChanged: {Path: path, SHA256: strings.Repeat("0", 64)},
+		PinMissing: {Path: "none", SHA256: sum},
+		PinUnfit:   {Path: ".", SHA256: sum},
+	} {
+		state, err := p.Verify(dir)
+		if state != want || (err == nil) != (want == PinOK) {
+			t.Errorf("want %s, got %s: %v", want, state, err)
+		}
+	}
+	if runtime.GOOS == "windows" {
+		return // its files have no such modes
+	}
+	for _, mode := range []os.FileMode{0o644, 0o757} {
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+		if state, err := (Pin{Path: path, SHA256: sum}).Verify(dir); state != PinUnfit || err == nil {
+			t.Errorf("of mode %v: %s, %v", mode, state, err)
+		}
+	}
 }

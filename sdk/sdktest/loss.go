@@ -5,7 +5,6 @@ import (
 	"context"
 	"maps"
 	"math"
-	"math/rand/v2"
 	"slices"
 
 	"github.com/dno-project/dno/sdk"
@@ -13,37 +12,51 @@ import (
 )
 
 // Loss checks a loss: its manifest; its derivatives against finite differences, at typical and
-// extreme log-probabilities; that it is a sum weighted by its units' weights, whatever their order;
-// that all it remembers is in the state bytes; and that the wire changes nothing.
+// extreme log-probabilities, naming the fault where it is a known one; that it is a sum weighted by its
+// units' weights, whatever their order; that all it remembers is in the state bytes; that it returns
+// when it is cancelled; and that the wire changes nothing.
 //
-// newLoss returns a new value each time; given are settings beyond the defaults. A loss that needs
-// mismatched pairs is checked by its manifest only, for a batch cannot hold them; the derivatives of a
+// newLoss returns a new value each time; given are settings beyond the defaults. The derivatives of a
 // surrogate are checked for number and range only.
 func Loss[S T[S]](t S, newLoss func() sdk.Loss, given ...sdk.Settings) {
 	s := subject[sdk.Loss]{suite(t), newLoss, wire.LossService, given}
 	m := s.manifest()
-	if m.Loss.Mismatched {
-		s.Logf("NOT CHECKED: values and derivatives of %q, which needs mismatched pairs", m.Name)
-		return
-	}
 	cases := lossBatches(m.Loss)
-	s.everywhere(func(where string, fresh func(TB) sdk.Loss) {
-		for _, c := range cases {
-			s.run(where+"/derivatives of "+c.name, func(t TB) { checkDerivatives(t, fresh(t), c.batch) })
-		}
-		typical := cases[0].batch
-		s.run(where+"/weights", func(t TB) { checkWeights(t, fresh(t), typical) })
-		s.run(where+"/order", func(t TB) { checkOrder(t, fresh(t), m.Loss, typical) })
-		s.run(where+"/state", func(t TB) { checkState(t, fresh(t), fresh(t), typical) })
-		s.run(where+"/cancelled", func(t TB) {
-			_, _ = fresh(t).Evaluate(cancelled(), typical) // it returns, with or without an error
-		})
-	})
+	s.everywhere(func(where string, p Served[sdk.Loss]) { checkLoss(s.runner, where+"/", p, m.Loss, cases) })
 	s.run("the same over the wire", func(t TB) {
 		local, remote := s.configured(t, s.local(t)), s.configured(t, s.remote(t))
 		for _, c := range cases {
-			sameResult(t, c.name, evaluate(t, local, c.batch), evaluate(t, remote, c.batch))
+			sameResult(t, c.name, "", evaluate(t, local, c.batch), evaluate(t, remote, c.batch))
 		}
+	})
+}
+
+// ServedLoss checks a loss that runs in a process of its own: what [Loss] checks, but for that which
+// needs the plugin in this process.
+func ServedLoss[S T[S]](t S, p Served[sdk.Loss]) {
+	r := suite(t)
+	if m, ok := p.manifest(r); ok {
+		checkLoss(r, "", p, m.Loss, lossBatches(m.Loss))
+	}
+}
+
+func checkLoss(r runner, where string, p Served[sdk.Loss], traits sdk.LossTraits, cases []lossCase) {
+	if traits.Surrogate {
+		r.Logf("NOT COMPARED with the slopes: the derivatives, which the manifest says are a surrogate's; all else is checked")
+	}
+	for _, c := range cases {
+		r.run(where+"derivatives of "+c.name, func(t TB) { checkDerivatives(t, p.Any(t), traits, c) })
+	}
+	typical := cases[0].batch
+	r.run(where+"weights", func(t TB) { checkWeights(t, p.Any(t), traits, typical) })
+	r.run(where+"sum", func(t TB) { checkSum(t, p.Any(t), typical) })
+	r.run(where+"order", func(t TB) { checkOrder(t, p.Any(t), traits, typical) })
+	r.run(where+"state", func(t TB) { checkState(t, p, typical) })
+	r.run(where+"cancelled", func(t TB) {
+		l := p.Any(t)
+		before := evaluate(t, l, typical)
+		returns(t, func(ctx context.Context) { _, _ = l.Evaluate(ctx, typical) })
+		sameResult(t, "the call after a cancelled one", "", before, evaluate(t, p.next(t, l), typical))
 	})
 }
 
@@ -79,60 +92,129 @@ func derivatives(t TB, traits sdk.LossTraits, b sdk.LossBatch, out sdk.LossResul
 //	(f(x+h) − f(x))/h and (f(x) − f(x−h))/h
 //
 // It has to lie between them, as at a kink, or as near to their mean as rounding and h allow.
-func checkDerivatives(t TB, l sdk.Loss, b sdk.LossBatch) {
+func checkDerivatives(t TB, l sdk.Loss, traits sdk.LossTraits, c lossCase) {
 	t.Helper()
-	traits := l.Manifest().Loss
-	at := evaluate(t, l, b)
-	rows := derivatives(t, traits, b, at)
+	at, err := l.Evaluate(context.Background(), c.batch)
+	if err == nil {
+		err = traits.CheckResult(c.batch, at)
+	}
+	if sdk.CodeOf(err) == sdk.CodeNumeric {
+		t.Fatalf("%v%s", err, notFinite(c, at))
+	}
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
 	if traits.Surrogate {
 		return
 	}
-	for i, row := range rows {
+	var have []float64
+	var slopes []slope
+	wrong := -1
+	for i, row := range derivatives(t, traits, c.batch, at) {
 		for k, g := range row {
-			x := b.Policy[i]
-			h := min(1e-4*max(1, -x/100), -x/100)
-			value := func(h float64) float64 {
-				moved := b
-				moved.Policy = slices.Clone(b.Policy)
-				moved.Policy[i] += h
-				if traits.TokenLevel {
-					moved.PolicyTokens = slices.Clone(b.PolicyTokens)
-					moved.PolicyTokens[i] = slices.Clone(b.PolicyTokens[i])
-					moved.PolicyTokens[i][k] += h
-				}
-				return evaluate(t, l, moved).Loss
-			}
-			up, down := value(h), value(-h)
-			right, left := (up-at.Loss)/h, (at.Loss-down)/h
-			mean := (right + left) / 2
-			rounding := 8 * 0x1p-52 * (math.Abs(up) + math.Abs(down) + math.Abs(at.Loss)) / h
-			allowed := 1e-4*math.Abs(g) + rounding + math.Abs(right-left)/2 + 1e-9
-			if !(math.Abs(g-mean) <= allowed) {
-				t.Errorf("derivative %d of completion %d is %v, the slope is %v (within %.2g)", k, i, g, mean, allowed)
-				return
+			s := slopeAt(t, l, traits, c.batch, at.Loss, i, k)
+			if have, slopes = append(have, g), append(slopes, s); wrong < 0 && !s.allows(g, 1) {
+				wrong = len(have) - 1
 			}
 		}
 	}
+	if wrong < 0 {
+		return
+	}
+	words := diagnose(c.batch, traits, have, slopes)
+	if words != "" {
+		words += ": "
+	}
+	g, s := have[wrong], slopes[wrong]
+	t.Errorf("%sderivative %d of completion %d is %v, the slope is %v (within %.2g)", words, s.token, s.completion, g, s.value, s.tolerance(g, 1))
 }
 
-func checkWeights(t TB, l sdk.Loss, b sdk.LossBatch) {
+// notFinite says more of a result with a number that is not finite. The host keeps such a result to itself.
+func notFinite(c lossCase, out sdk.LossResult) string {
+	finite := func(x float64) bool { return !math.IsNaN(x) && !math.IsInf(x, 0) }
+	rows := append(slices.Clone(out.TokenGradients), out.Gradient)
+	bad := slices.ContainsFunc(rows, func(row []float64) bool {
+		return slices.ContainsFunc(row, func(g float64) bool { return !finite(g) })
+	})
+	words := ""
+	switch {
+	case finite(out.Loss) && !bad && len(out.Metrics) > 0:
+		return ": leave a metric out where there is nothing to average"
+	case !finite(out.Loss) && !bad && len(out.Gradient)+len(out.TokenGradients) > 0:
+		words = " while every derivative is finite"
+	case finite(out.Loss) && bad:
+		words = " while the loss is finite"
+	}
+	if c.hint != "" {
+		words += ": " + c.hint
+	}
+	return words
+}
+
+// slopeAt moves one log-probability to both sides.
+func slopeAt(t TB, l sdk.Loss, traits sdk.LossTraits, b sdk.LossBatch, at float64, i, k int) slope {
+	t.Helper()
+	x := b.Policy[i]
+	if traits.TokenLevel {
+		x = b.PolicyTokens[i][k]
+	}
+	h := min(1e-4*max(1, -x/100), -x/100)
+	value := func(h float64) float64 {
+		moved := b
+		moved.Policy = slices.Clone(b.Policy)
+		moved.Policy[i] += h
+		if traits.TokenLevel {
+			moved.PolicyTokens = slices.Clone(b.PolicyTokens)
+			moved.PolicyTokens[i] = slices.Clone(b.PolicyTokens[i])
+			moved.PolicyTokens[i][k] += h
+		}
+		return evaluate(t, l, moved).Loss
+	}
+	up, down := value(h), value(-h)
+	right, left := (up-at)/h, (at-down)/h
+	rounding := 8 * 0x1p-52 * (math.Abs(up) + math.Abs(down) + math.Abs(at)) / h
+	return slope{completion: i, token: k, value: (right + left) / 2, doubt: rounding + math.Abs(right-left)/2}
+}
+
+func checkWeights(t TB, l sdk.Loss, traits sdk.LossTraits, b sdk.LossBatch) {
 	t.Helper()
 	once := evaluate(t, l, b)
 	double := b
 	double.Weight, double.UnitWeight = times2(b.Weight), times2(b.UnitWeight)
 	twice := evaluate(t, l, double)
-	traits := l.Manifest().Loss
 	if !near(twice.Loss, 2*once.Loss, 1e-12) {
-		t.Errorf("with weights doubled the loss is %v instead of twice %v", twice.Loss, once.Loss)
+		t.Errorf("with weights doubled the loss is %v instead of twice %v%s", twice.Loss, once.Loss, weightFault(t, l, b, once.Loss, twice.Loss))
 	}
 	a, c := derivatives(t, traits, b, once), derivatives(t, traits, b, twice)
 	for i := range a {
 		for k := range a[i] {
 			if !near(c[i][k], 2*a[i][k], 1e-12) {
 				t.Errorf("with weights doubled, derivative %d of completion %d is %v instead of twice %v", k, i, c[i][k], a[i][k])
+				return
 			}
 		}
 	}
+}
+
+// weightFault says what a loss does with its weights instead.
+func weightFault(t TB, l sdk.Loss, b sdk.LossBatch, once, twice float64) string {
+	t.Helper()
+	switch {
+	case near(twice, 4*once, 1e-12):
+		return ": the weight is in it twice"
+	case !near(twice, once, 1e-12):
+		return ""
+	}
+	for _, w := range []*[]float64{&b.Weight, &b.UnitWeight} {
+		if len(*w) > 0 {
+			*w = slices.Clone(*w)
+			(*w)[0] *= 2
+		}
+	}
+	if near(evaluate(t, l, b).Loss, once, 1e-12) {
+		return ": weights ignored"
+	}
+	return ": it is divided by the total weight, which the host does"
 }
 
 func times2(x []float64) []float64 {
@@ -143,13 +225,45 @@ func times2(x []float64) []float64 {
 	return out
 }
 
+// checkSum has every completion and every pair stand twice: the loss of a sum is then twice what it was.
+func checkSum(t TB, l sdk.Loss, b sdk.LossBatch) {
+	t.Helper()
+	twice := b
+	for _, x := range []*[]float64{&twice.Policy, &twice.Reference, &twice.WinRate, &twice.WinRateSE, &twice.ChosenWinRate,
+		&twice.RejectedWinRate, &twice.Target, &twice.Preference, &twice.Weight, &twice.UnitWeight,
+		&twice.MismatchedPolicy, &twice.MismatchedReference} {
+		*x = slices.Repeat(*x, 2)
+	}
+	twice.Tokens, twice.Teacher = slices.Repeat(b.Tokens, 2), slices.Repeat(b.Teacher, 2)
+	twice.PolicyTokens, twice.ReferenceTokens = slices.Repeat(b.PolicyTokens, 2), slices.Repeat(b.ReferenceTokens, 2)
+	moved := func(x []int32, by int32) []int32 {
+		out := slices.Repeat(x, 2)
+		for i := range x {
+			out[len(x)+i] += by
+		}
+		return out
+	}
+	completions := int32(len(b.Policy))
+	twice.Group = moved(b.Group, slices.Max(b.Group)+1)
+	twice.Chosen, twice.Rejected = moved(b.Chosen, completions), moved(b.Rejected, completions)
+	one, two := evaluate(t, l, b).Loss, evaluate(t, l, twice).Loss
+	switch {
+	case near(two, 2*one, 1e-9):
+	case near(two, one, 1e-9):
+		t.Errorf("a mean instead of the weighted sum: with every unit twice in the batch the loss is %v, as before: return the sum, the host divides", two)
+	default:
+		t.Logf("NO PLAIN SUM: with every unit twice in the batch the loss is %v instead of twice %v: right only if a unit's loss depends on the others of its batch", two, one)
+	}
+}
+
 // checkOrder turns the completions' and the pairs' order around.
 func checkOrder(t TB, l sdk.Loss, traits sdk.LossTraits, b sdk.LossBatch) {
 	t.Helper()
 	last := int32(len(b.Policy) - 1)
 	turned := b
 	for _, x := range []*[]float64{&turned.Policy, &turned.Reference, &turned.WinRate, &turned.WinRateSE,
-		&turned.ChosenWinRate, &turned.RejectedWinRate, &turned.Target, &turned.Preference, &turned.Weight} {
+		&turned.ChosenWinRate, &turned.RejectedWinRate, &turned.Target, &turned.Preference, &turned.Weight,
+		&turned.MismatchedPolicy, &turned.MismatchedReference} {
 		*x = reversed(*x)
 	}
 	if traits.Unit == sdk.UnitCompletion { // a group's weight stays with the group's number
@@ -163,13 +277,14 @@ func checkOrder(t TB, l sdk.Loss, traits sdk.LossTraits, b sdk.LossBatch) {
 	}
 	first, second := evaluate(t, l, b), evaluate(t, l, turned)
 	if !near(second.Loss, first.Loss, 1e-9) {
-		t.Errorf("in the other order the loss is %v instead of %v", second.Loss, first.Loss)
+		t.Errorf("order dependent: in the other order of completions and pairs the loss is %v instead of %v", second.Loss, first.Loss)
 	}
 	a, c := derivatives(t, traits, b, first), reversed(derivatives(t, traits, turned, second))
 	for i := range a {
 		for k := range a[i] {
 			if !near(c[i][k], a[i][k], 1e-9) {
-				t.Errorf("in the other order, derivative %d of completion %d is %v instead of %v", k, i, c[i][k], a[i][k])
+				t.Errorf("order dependent: in the other order of completions and pairs, derivative %d of completion %d is %v instead of %v", k, i, c[i][k], a[i][k])
+				return
 			}
 		}
 	}
@@ -182,134 +297,34 @@ func reversed[E any](x []E) []E {
 }
 
 // checkState says whether a new process goes on where another one stopped, by the state bytes alone.
-func checkState(t TB, l, fresh sdk.Loss, b sdk.LossBatch) {
+func checkState(t TB, p Served[sdk.Loss], b sdk.LossBatch) {
 	t.Helper()
+	const memory = "state kept in memory: what a call needs of those before it has to be in State"
+	l := p.Fresh(t)
 	first := evaluate(t, l, b)
 	next := b
 	next.State = first.State
 	second := evaluate(t, l, next)
-	sameResult(t, "a repeated first call", first, evaluate(t, l, b))
-	sameResult(t, "the second call of a new value", second, evaluate(t, fresh, next))
+	sameResult(t, "a repeated first call", memory, first, evaluate(t, l, b))
+	b.State = []byte{}
+	sameResult(t, "a call with an empty state", memory, first, evaluate(t, l, b))
+	sameResult(t, "the second call, in a new process", memory, second, evaluate(t, p.Fresh(t), next))
 }
 
-func sameResult(t TB, what string, want, have sdk.LossResult) {
+// sameResult compares results to the bit; words say what a difference means, where that is known.
+func sameResult(t TB, what, words string, want, have sdk.LossResult) {
 	t.Helper()
+	if words != "" {
+		words = ": " + words
+	}
 	rows := slices.EqualFunc(want.TokenGradients, have.TokenGradients, slices.Equal[[]float64])
 	if want.Loss != have.Loss || !slices.Equal(want.Gradient, have.Gradient) || !rows ||
 		!maps.Equal(want.Metrics, have.Metrics) || !bytes.Equal(want.State, have.State) {
-		t.Errorf("%s: have\n%+v\nwant\n%+v", what, have, want)
+		t.Errorf("%s gives another result%s\nhave %+v\nwant %+v", what, words, have, want)
 	}
 }
 
 // near compares relative to the wanted number.
 func near(have, want, relative float64) bool {
 	return math.Abs(have-want) <= relative*math.Abs(want)+1e-12
-}
-
-type lossCase struct {
-	name  string
-	batch sdk.LossBatch
-}
-
-// lossBatches are the batches that a loss is checked on: the typical one first.
-func lossBatches(traits sdk.LossTraits) []lossCase {
-	r := rand.New(rand.NewPCG(1, 2))
-	between := func(lo, hi float64) float64 { return lo + (hi-lo)*r.Float64() }
-	var typical pairList
-	for g := range 4 {
-		first := len(typical.policy)
-		for range 3 {
-			p := between(-80, -5)
-			typical.completion(g, p, p+between(-4, 4), int32(1+r.IntN(60)))
-		}
-		typical.pair(first, first+1, between(0, 1), between(0.5, 2)) // each stands in two pairs, the second on both sides
-		typical.pair(first, first+2, between(0, 1), between(0.5, 2))
-		typical.pair(first+1, first+2, between(0, 1), between(0.5, 2))
-	}
-	cases := []lossCase{{"a typical batch", typical.batch(traits, r)}}
-	for _, e := range []struct {
-		name                                   string
-		policyC, policyR, referenceC, rejected float64
-		tokensC, tokensR                       int32
-		target                                 float64
-	}{
-		{"a policy that is its reference", -20, -30, -20, -30, 10, 12, 0.7},
-		{"a pair of equals", -25, -25, -25, -25, 8, 8, 0.5},
-		{"a margin of 1e-9 nats", -25, -25, -25 - 1e-9, -25, 8, 8, 0.5},
-		{"a chosen completion far above", -1, -10001, -10001, -1, 50, 50, 1},
-		{"a chosen completion far below", -10001, -1, -1, -10001, 50, 50, 1},
-		{"a label of 0", -12, -9, -11, -10, 4, 5, 0},
-		{"lengths of 1 and 199 tokens", -2, -400, -3, -390, 1, 199, 0.9},
-		{"completions that are nearly certain", -0.05, -0.04, -0.06, -0.05, 3, 2, 0.6},
-	} {
-		var l pairList
-		l.completion(0, e.policyC, e.referenceC, e.tokensC)
-		l.completion(0, e.policyR, e.rejected, e.tokensR)
-		l.pair(0, 1, e.target, 1)
-		cases = append(cases, lossCase{e.name, l.batch(traits, r)})
-	}
-	return cases
-}
-
-// pairList builds a batch.
-type pairList struct {
-	group, tokens     []int32
-	policy, reference []float64
-	chosen, rejected  []int32
-	target, weight    []float64
-}
-
-func (l *pairList) completion(group int, policy, reference float64, tokens int32) {
-	l.group, l.tokens = append(l.group, int32(group)), append(l.tokens, tokens)
-	l.policy, l.reference = append(l.policy, policy), append(l.reference, min(reference, -1e-3))
-}
-
-func (l *pairList) pair(chosen, rejected int, target, weight float64) {
-	l.chosen, l.rejected = append(l.chosen, int32(chosen)), append(l.rejected, int32(rejected))
-	l.target, l.weight = append(l.target, target), append(l.weight, weight)
-}
-
-// batch fills in what the loss's manifest asks for, and leaves out what it does not.
-func (l *pairList) batch(traits sdk.LossTraits, r *rand.Rand) sdk.LossBatch {
-	b := sdk.LossBatch{Group: l.group, Policy: l.policy, Tokens: l.tokens}
-	for i := range l.policy {
-		b.WinRate = append(b.WinRate, r.Float64())
-		b.WinRateSE = append(b.WinRateSE, math.NaN()) // as below two opponents
-		b.Teacher = append(b.Teacher, i%3 == 2)
-	}
-	if !traits.NoReference {
-		b.Reference = l.reference
-	}
-	if traits.TokenLevel {
-		b.PolicyTokens = spread(l.policy, l.tokens)
-		if !traits.NoReference {
-			b.ReferenceTokens = spread(l.reference, l.tokens)
-		}
-	}
-	switch traits.Unit {
-	case sdk.UnitCompletion:
-		for range l.policy {
-			b.UnitWeight = append(b.UnitWeight, 0.5+r.Float64())
-		}
-	case sdk.UnitGroup:
-		for range slices.Max(l.group) + 1 {
-			b.UnitWeight = append(b.UnitWeight, 0.5+r.Float64())
-		}
-	default:
-		b.Chosen, b.Rejected, b.Target, b.Weight = l.chosen, l.rejected, l.target, l.weight
-		for _, p := range l.target {
-			b.ChosenWinRate, b.RejectedWinRate = append(b.ChosenWinRate, p), append(b.RejectedWinRate, 1-p)
-			b.Preference = append(b.Preference, p)
-		}
-	}
-	return b
-}
-
-// spread divides each completion's log-probability evenly over its tokens.
-func spread(sums []float64, tokens []int32) [][]float64 {
-	out := make([][]float64, len(sums))
-	for i := range out {
-		out[i] = slices.Repeat([]float64{sums[i] / float64(tokens[i])}, int(tokens[i]))
-	}
-	return out
 }

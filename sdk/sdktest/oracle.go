@@ -11,44 +11,79 @@ import (
 )
 
 // Oracle checks an oracle: its manifest; that every comparison is answered, in order, with
-// probabilities or reasons to abstain; that both orders of a pair agree unless the manifest says
-// that order matters; that it can be asked as often at once as it declares; and the same over the wire.
+// probabilities or reasons to abstain, asked together or alone; that both orders of a pair agree unless
+// the manifest says that order matters; that it can be asked as often at once as it declares; that it
+// returns when it is cancelled, and answers the next call; and the same over the wire.
 //
 // newOracle returns a new value each time; given are settings beyond the defaults. The questions
 // are sums with their reference answer.
 func Oracle[S T[S]](t S, newOracle func() sdk.Oracle, given ...sdk.Settings) {
 	s := subject[sdk.Oracle]{suite(t), newOracle, wire.OracleService, given}
 	m := s.manifest()
-	s.everywhere(func(where string, fresh func(TB) sdk.Oracle) {
-		s.run(where+"/verdicts", func(t TB) {
-			batch := questions()
-			out, err := fresh(t).Judge(context.Background(), batch)
-			if err != nil {
-				t.Fatalf("judge: %v", err)
-			}
-			checkVerdicts(t, m.Oracle, batch, out)
-		})
-		s.run(where+"/at once", func(t TB) {
-			o := fresh(t)
-			var wg sync.WaitGroup
-			for range min(4, max(1, m.Oracle.Concurrency)) {
-				wg.Go(func() {
-					if _, err := o.Judge(context.Background(), questions()); err != nil {
-						t.Errorf("judge: %v", err)
-					}
-				})
-			}
-			wg.Wait()
-		})
-		s.run(where+"/an empty batch", func(t TB) {
-			if out, err := fresh(t).Judge(context.Background(), nil); err != nil || len(out) != 0 {
-				t.Errorf("no question gives %d verdicts and the error %v", len(out), err)
-			}
-		})
-		s.run(where+"/cancelled", func(t TB) {
-			_, _ = fresh(t).Judge(cancelled(), questions()) // it returns, with or without an error
-		})
+	s.everywhere(func(where string, p Served[sdk.Oracle]) { checkOracle(s.runner, where+"/", p, m.Oracle) })
+}
+
+// ServedOracle checks an oracle that runs in a process of its own, as [Oracle] does.
+func ServedOracle[S T[S]](t S, p Served[sdk.Oracle]) {
+	r := suite(t)
+	if m, ok := p.manifest(r); ok {
+		checkOracle(r, "", p, m.Oracle)
+	}
+}
+
+func checkOracle(r runner, where string, p Served[sdk.Oracle], traits sdk.OracleTraits) {
+	r.run(where+"verdicts", func(t TB) {
+		batch := questions()
+		checkVerdicts(t, traits, batch, judge(t, p.Any(t), batch))
 	})
+	r.run(where+"asked alone", func(t TB) { checkAlone(t, p.Any(t), traits, questions()) })
+	r.run(where+"at once", func(t TB) {
+		o := p.Any(t)
+		var wg sync.WaitGroup
+		for range min(4, max(1, traits.Concurrency)) {
+			wg.Go(func() {
+				if _, err := o.Judge(context.Background(), questions()); err != nil {
+					t.Errorf("judge: %v", err)
+				}
+			})
+		}
+		wg.Wait()
+	})
+	r.run(where+"an empty batch", func(t TB) {
+		if out, err := p.Any(t).Judge(context.Background(), nil); err != nil || len(out) != 0 {
+			t.Errorf("no question gives %d verdicts and the error %v", len(out), err)
+		}
+	})
+	r.run(where+"cancelled", func(t TB) {
+		o := p.Any(t)
+		returns(t, func(ctx context.Context) { _, _ = o.Judge(ctx, questions()) })
+		if err := traits.CheckVerdicts(questions(), judge(t, p.next(t, o), questions())); err != nil {
+			t.Errorf("the call after a cancelled one: %v", err)
+		}
+	})
+}
+
+func judge(t TB, o sdk.Oracle, batch []sdk.Comparison) []sdk.Verdicts {
+	t.Helper()
+	out, err := o.Judge(context.Background(), batch)
+	if err != nil {
+		t.Fatalf("judge: %v", err)
+	}
+	return out
+}
+
+// checkAlone says whether a question can be asked by itself, and with a single pair or none.
+func checkAlone(t TB, o sdk.Oracle, traits sdk.OracleTraits, batch []sdk.Comparison) {
+	t.Helper()
+	for _, c := range batch {
+		for _, pairs := range [][]sdk.Ordered{c.Pairs[:1], nil} {
+			c.Pairs = pairs
+			one := []sdk.Comparison{c}
+			if err := traits.CheckVerdicts(one, judge(t, o, one)); err != nil {
+				t.Errorf("%s, asked alone for %d pairs: %v", c.ID, len(pairs), err)
+			}
+		}
+	}
 }
 
 // questions are sums, with right, wrong, equal, empty and strange answers, each pair in both orders.
@@ -84,12 +119,60 @@ func checkVerdicts(t TB, traits sdk.OracleTraits, batch []sdk.Comparison, out []
 	if err := traits.CheckVerdicts(batch, out); err != nil {
 		t.Fatalf("%v", err)
 	}
+	if reason, all := abstains(out); all {
+		t.Logf("NOTHING JUDGED: it abstains from every question, as from the first: %q", reason)
+		return
+	}
 	if traits.OrderMatters {
+		return
+	}
+	if p, same := constant(out); same && p != 0.5 {
+		t.Errorf("position: P is %v for every pair, so the place decides and not the text: judge the texts, or say in the manifest that order matters", p)
 		return
 	}
 	for i, v := range out {
 		checkBothOrders(t, batch[i], v)
 	}
+}
+
+// abstains says whether no question has an answer, and the first reason.
+func abstains(out []sdk.Verdicts) (reason string, all bool) {
+	for _, v := range out {
+		for _, x := range v.Pairs {
+			if x.Abstain == "" {
+				return "", false
+			}
+			if reason == "" {
+				reason = x.Abstain
+			}
+		}
+		for _, x := range v.Assessed {
+			if x.Score != nil {
+				return "", false
+			}
+			if reason == "" {
+				reason = x.Abstain
+			}
+		}
+	}
+	return reason, true
+}
+
+// constant says whether all verdicts are one number.
+func constant(out []sdk.Verdicts) (p float64, same bool) {
+	first := true
+	for _, v := range out {
+		for _, x := range v.Pairs {
+			if x.Abstain != "" {
+				continue
+			}
+			if !first && x.P != p {
+				return 0, false
+			}
+			p, first = x.P, false
+		}
+	}
+	return p, !first
 }
 
 // checkBothOrders wants P(a ≻ b) + P(b ≻ a) = 1 for texts, and so ½ for equal ones.
@@ -107,7 +190,7 @@ func checkBothOrders(t TB, c sdk.Comparison, v sdk.Verdicts) {
 		forth, asked := p[q]
 		back, answered := p[texts{q.b, q.a}]
 		if asked && answered && math.Abs(forth+back-1) > 1e-9 {
-			t.Errorf("%s: pair %d has P = %v, the other order %v: they do not add up to 1, yet the manifest says that order does not matter",
+			t.Errorf("%s: pairs[%d].p is %v, the other order %v: they do not add up to 1, yet the manifest says that order does not matter",
 				c.ID, k, forth, back)
 		}
 	}

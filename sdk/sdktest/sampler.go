@@ -18,30 +18,51 @@ import (
 func Sampler[S T[S]](t S, newSampler func() sdk.Sampler, given ...sdk.Settings) {
 	s := subject[sdk.Sampler]{suite(t), newSampler, wire.SamplerService, given}
 	m := s.manifest()
-	generator := func(g sdk.Generator) sdk.Generator {
-		if !m.Sampler.UsesGenerator {
-			return nil
-		}
-		return g
-	}
-	s.everywhere(func(where string, fresh func(TB) sdk.Sampler) {
-		s.run(where+"/completions", func(t TB) { checkCompletions(t, fresh(t), generator(writer{})) })
-		s.run(where+"/cancelled", func(t TB) {
-			ctx, cancel := context.WithCancel(context.Background())
-			defer cancel()
-			if !m.Sampler.UsesGenerator {
-				cancel()
-			}
-			_, _ = fresh(t).Sample(ctx, requests(), generator(canceller{cancel})) // it returns
-		})
-	})
+	s.everywhere(func(where string, p Served[sdk.Sampler]) { checkSampler(s.runner, where+"/", p, m.Sampler) })
 	s.run("the same over the wire", func(t TB) {
 		local, remote := s.configured(t, s.local(t)), s.configured(t, s.remote(t))
-		here, there := sample(t, local, requests(), generator(writer{})), sample(t, remote, requests(), generator(writer{}))
+		here, there := sample(t, local, requests(), generator(m.Sampler, writer{})), sample(t, remote, requests(), generator(m.Sampler, writer{}))
 		if !reflect.DeepEqual(here, there) {
-			t.Errorf("over the wire: have\n%+v\nwant\n%+v", there, here)
+			t.Errorf("over the wire %s", differ(here, there))
 		}
 	})
+}
+
+// ServedSampler checks a sampler that runs in a process of its own: what [Sampler] checks, but for that
+// which needs the plugin in this process.
+func ServedSampler[S T[S]](t S, p Served[sdk.Sampler]) {
+	r := suite(t)
+	if m, ok := p.manifest(r); ok {
+		checkSampler(r, "", p, m.Sampler)
+	}
+}
+
+func checkSampler(r runner, where string, p Served[sdk.Sampler], traits sdk.SamplerTraits) {
+	g := generator(traits, writer{})
+	r.run(where+"completions", func(t TB) { checkCompletions(t, p.Any(t), g) })
+	r.run(where+"again", func(t TB) {
+		first := sample(t, p.Any(t), requests(), g)
+		if again := sample(t, p.Fresh(t), requests(), g); !reflect.DeepEqual(first, again) {
+			t.Errorf("not fixed by its seeds: in a new process, %s", differ(first, again))
+		}
+	})
+	r.run(where+"cancelled", func(t TB) {
+		s := p.Any(t)
+		returns(t, func(ctx context.Context) {
+			ctx, cancel := context.WithCancel(ctx)
+			defer cancel()
+			_, _ = s.Sample(ctx, requests(), generator(traits, canceller{cancel}))
+		})
+		sample(t, p.next(t, s), requests(), g)
+	})
+}
+
+// generator is what the sampler may draw from: nil unless it says that it does.
+func generator(traits sdk.SamplerTraits, g sdk.Generator) sdk.Generator {
+	if !traits.UsesGenerator {
+		return nil
+	}
+	return g
 }
 
 // requests are three prompts with two completions each.
@@ -79,12 +100,38 @@ func checkCompletions(t TB, s sdk.Sampler, g sdk.Generator) {
 	t.Helper()
 	req := requests()
 	out := sample(t, s, req, g)
+	if again := sample(t, s, req, g); !reflect.DeepEqual(out, again) {
+		t.Errorf("not fixed by its seeds: asked again, %s", differ(out, again))
+		return
+	}
 	for i, row := range out {
-		alone := sdk.SampleRequest{K: req.K, Prompts: req.Prompts[i : i+1], Seeds: req.Seeds[i : i+1]}
-		if again := sample(t, s, alone, g); !reflect.DeepEqual(again[0], row) {
-			t.Errorf("prompt %d gets other completions when it is asked alone:\n%+v\ninstead of\n%+v", i, again[0], row)
+		alone := sample(t, s, sdk.SampleRequest{K: req.K, Prompts: req.Prompts[i : i+1], Seeds: req.Seeds[i : i+1]}, g)
+		if reflect.DeepEqual(alone[0], row) {
+			continue
+		}
+		words := "it depends on the other prompts of the request"
+		for j, other := range out {
+			if reflect.DeepEqual(alone[0], other) {
+				words = fmt.Sprintf("transposed: they are in completions[%d]", j)
+			}
+		}
+		t.Errorf("prompt %d gets other completions when it is asked alone: %s: %s", i, words, differ([][]sdk.Completion{row}, alone))
+	}
+}
+
+// differ names the first completion in which two answers differ.
+func differ(want, have [][]sdk.Completion) string {
+	for i := range want {
+		if len(want[i]) != len(have[i]) {
+			return fmt.Sprintf("completions[%d] has %d completions instead of %d", i, len(have[i]), len(want[i]))
+		}
+		for k := range want[i] {
+			if !reflect.DeepEqual(want[i][k], have[i][k]) {
+				return fmt.Sprintf("completions[%d][%d] is %+v instead of %+v", i, k, have[i][k], want[i][k])
+			}
 		}
 	}
+	return "nothing differs"
 }
 
 // writer is a generator whose completions are made of prompt and seed.

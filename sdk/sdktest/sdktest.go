@@ -10,6 +10,7 @@ import (
 	"maps"
 	"reflect"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/go-plugin"
@@ -105,9 +106,62 @@ func (s subject[P]) manifest() sdk.Manifest {
 }
 
 // everywhere runs checks twice: on new plugins in process, and on connections to new ones.
-func (s subject[P]) everywhere(checks func(where string, fresh func(TB) P)) {
-	checks("in process", func(t TB) P { return s.configured(t, s.local(t)) })
-	checks("over the wire", func(t TB) P { return s.configured(t, s.remote(t)) })
+func (s subject[P]) everywhere(checks func(where string, p Served[P])) {
+	local := func(t TB) P { return s.configured(t, s.local(t)) }
+	remote := func(t TB) P { return s.configured(t, s.remote(t)) }
+	checks("in process", Served[P]{Any: local, Fresh: local})
+	checks("over the wire", Served[P]{Any: remote, Fresh: remote, detached: true})
+}
+
+// Served is where a check gets its plugins from, configured. A plugin that runs in a process of its
+// own is slow to start: what any process can answer is asked of one that runs.
+type Served[P sdk.Plugin] struct {
+	Any   func(TB) P // one that may have answered before
+	Fresh func(TB) P // one that has not; those returned before need not work any more
+
+	detached bool // a cancelled call may still run at the other end, where the host would stop the process
+}
+
+// next returns what the call after a cancelled one is made of.
+func (s Served[P]) next(t TB, cancelled P) P {
+	if s.detached {
+		return s.Fresh(t)
+	}
+	return cancelled
+}
+
+// manifest checks the manifest that came over the wire.
+func (s Served[P]) manifest(r runner) (m sdk.Manifest, ok bool) {
+	r.run("manifest", func(t TB) {
+		m, ok = s.Any(t).Manifest(), true
+		checkManifest(t, m)
+	})
+	return m, ok
+}
+
+// promptly is how soon a call has to return that was cancelled.
+const promptly = 10 * time.Second
+
+// returns checks that a call comes back which is cancelled as it begins, with or without an error.
+func returns(t TB, call func(context.Context)) {
+	t.Helper()
+	returnsWithin(t, promptly, call)
+}
+
+func returnsWithin(t TB, limit time.Duration, call func(context.Context)) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		call(ctx)
+	}()
+	cancel()
+	select {
+	case <-done:
+	case <-time.After(limit):
+		t.Fatalf("a cancelled call has not returned after %v: it must watch its context", limit)
+	}
 }
 
 // overWire serves a plugin in this process over go-plugin's own transport and returns the host's end.
@@ -212,11 +266,4 @@ func sameManifest(t TB, local, remote sdk.Manifest) {
 	if !reflect.DeepEqual(local, remote) {
 		t.Errorf("over the wire the manifest is\n%+v\ninstead of\n%+v", remote, local)
 	}
-}
-
-// cancelled is a context that has ended.
-func cancelled() context.Context {
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	return ctx
 }

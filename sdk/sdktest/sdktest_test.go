@@ -9,6 +9,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -244,7 +245,7 @@ func TestFaultyLossesAreCaught(t *testing.T) {
 			return &wrapped{pairwise(logistic)(), func(b *sdk.LossBatch) {
 				b.Weight = append([]float64{2 * b.Weight[0]}, b.Weight[1:]...)
 			}, nil}
-		}, "order: in the other order"},
+		}, "order dependent: in the other order"},
 		"a loss that writes into its batch": {func() sdk.Loss {
 			return &wrapped{pairwise(logistic)(), func(b *sdk.LossBatch) { b.Policy[0]-- }, nil}
 		}, "wrote into its batch"},
@@ -352,6 +353,20 @@ func TestGoodOraclesPass(t *testing.T) {
 	}
 }
 
+func TestAnOracleThatAbstainsFromAllIsNoted(t *testing.T) {
+	r := newRecorder()
+	Oracle(r, func() sdk.Oracle {
+		return &longest{form: sdk.FormPairwise, change: func(v *sdk.Verdicts) {
+			for i := range v.Pairs {
+				v.Pairs[i].Abstain = "no idea"
+			}
+		}}
+	})
+	if len(*r.failed) > 0 || len(*r.logged) == 0 || !strings.Contains((*r.logged)[0], `NOTHING JUDGED: it abstains from every question, as from the first: "no idea"`) {
+		t.Errorf("failed %q, noted %q", *r.failed, *r.logged)
+	}
+}
+
 // closer is an oracle that counts those of its kind that were configured and not yet closed.
 type closer struct {
 	longest
@@ -384,15 +399,26 @@ func TestFaultyOraclesAreCaught(t *testing.T) {
 			v.Pairs[i].P = 0.9
 		}
 	}
+	percent := func(x []sdk.Verdict) {
+		for i := range x {
+			x[i].P *= 100
+		}
+	}
+	bias := func(v *sdk.Verdicts) {
+		for i := range v.Pairs {
+			v.Pairs[i].P = 0.1 + 0.9*v.Pairs[i].P
+		}
+	}
 	for name, c := range map[string]struct {
 		oracle longest
 		want   string // "" passes
 	}{
-		"the first one is preferred":               {longest{form: sdk.FormPairwise, change: first}, "do not add up to 1"},
+		"the first one is preferred":               {longest{form: sdk.FormPairwise, change: first}, "position: P is 0.9 for every pair"},
+		"a bit more for the first":                 {longest{form: sdk.FormPairwise, change: bias}, "do not add up to 1"},
 		"the first one is preferred, and declared": {longest{form: sdk.FormPairwise, change: first, traits: func(t *sdk.OracleTraits) { t.OrderMatters = true }}, ""},
-		"a percentage for a probability":           {longest{form: sdk.FormPairwise, change: func(v *sdk.Verdicts) { v.Pairs[0].P *= 100 }}, "verdicts[0].pairs[0].p is"},
+		"a percentage for a probability":           {longest{form: sdk.FormPairwise, change: func(v *sdk.Verdicts) { percent(v.Pairs) }}, "verdicts[0].pairs[0].p is"},
 		"an id of its own":                         {longest{form: sdk.FormPairwise, change: func(v *sdk.Verdicts) { v.ID = "x" }}, `verdicts[0].id is "x"`},
-		"an answer too few":                        {longest{form: sdk.FormPairwise, change: func(v *sdk.Verdicts) { v.Pairs = v.Pairs[1:] }}, "verdicts[0].pairs has 1 answers for 2 pairs"},
+		"an answer too few":                        {longest{form: sdk.FormPairwise, change: func(v *sdk.Verdicts) { v.Pairs = v.Pairs[min(1, len(v.Pairs)):] }}, "verdicts[0].pairs has 1 answers for 2 pairs"},
 		"no score and no reason":                   {longest{form: sdk.FormPointwise, change: func(v *sdk.Verdicts) { v.Assessed[1].Score = nil }}, "assessed[1] has neither"},
 		"no form":                                  {longest{form: "best"}, `form is "best"`},
 	} {
@@ -440,7 +466,13 @@ func TestFaultySamplersAreCaught(t *testing.T) {
 		"completions[0] has 4 completions, at most 2 were asked for": func(r *sdk.SampleResponse) {
 			r.Completions[0] = append(r.Completions[0], sdk.Completion{}, sdk.Completion{})
 		},
-		"other completions when it is asked alone": func(r *sdk.SampleResponse) {
+		"prompt 0 gets other completions when it is asked alone: it depends on the other prompts of the request: completions[0][0] is": func(r *sdk.SampleResponse) {
+			r.Completions[0][0].Text += fmt.Sprint(len(r.Completions))
+		},
+		"prompt 0 gets other completions when it is asked alone: transposed: they are in completions[2]": func(r *sdk.SampleResponse) {
+			slices.Reverse(r.Completions)
+		},
+		"not fixed by its seeds: asked again, completions[0][0] is": func(r *sdk.SampleResponse) {
 			calls++
 			r.Completions[0][0].Text += fmt.Sprint(calls)
 		},
