@@ -19,9 +19,9 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// scaffold holds the projects that `dno plugin new` writes: scaffold/<language>/<kind>, with
-// scaffold/<language>/all for what its kinds share, and scaffold/shared for the prompts of an
-// experiment that names them. NAME in a file's name is the plugin's.
+// scaffold holds the projects that `dno plugin new` writes: scaffold/<language>/<kind>, with a folder
+// all for what the kinds have in common, and a language shared for what the languages have. NAME in a
+// file's name is the plugin's.
 //
 //go:embed all:scaffold
 var scaffold embed.FS
@@ -108,7 +108,7 @@ func (a *app) pluginNew(in pluginNew) error {
 		written = append(written, name)
 	}
 	slices.Sort(written)
-	next := nextCommands(in, files)
+	next := nextCommands(in)
 	if a.json {
 		return a.printJSON(map[string]any{"plugin": b.Kind + "/" + b.Name, "dir": in.dir, "files": written, "next": next})
 	}
@@ -204,17 +204,11 @@ func isSDK(dir string) bool {
 // render fills in the templates of a language and kind.
 func render(lang string, b blanks) (map[string][]byte, error) {
 	out := map[string][]byte{}
-	for _, folder := range []string{path.Join(lang, "all"), path.Join(lang, b.Kind)} {
-		if err := fill(out, folder, b); err != nil {
-			return nil, sdk.Errorf(sdk.CodeInternal, "write a plugin in %s: %w", lang, err)
-		}
-	}
-	if len(out) == 0 {
-		return nil, sdk.Errorf(sdk.CodeInternal, "this binary has no templates for %s/%s", lang, b.Kind)
-	}
-	if bytes.Contains(out["experiment.lua"], []byte("prompts/train.jsonl")) && out["prompts/train.jsonl"] == nil {
-		if err := fill(out, "shared", b); err != nil {
-			return nil, sdk.Errorf(sdk.CodeInternal, "write the prompts: %w", err)
+	for _, of := range []string{"shared", lang} { // what a language has of its own takes the shared one's place
+		for _, kind := range []string{"all", b.Kind} {
+			if err := fill(out, path.Join(of, kind), b); err != nil {
+				return nil, sdk.Errorf(sdk.CodeInternal, "write a plugin in %s: %w", lang, err)
+			}
 		}
 	}
 	return out, nil
@@ -261,19 +255,17 @@ func moduleText(path string) string {
 }
 
 // nextCommands are what to do with a new project, at most six.
-func nextCommands(in pluginNew, files map[string][]byte) []string {
+func nextCommands(in pluginNew) []string {
 	built := "plugins/dno-" + string(in.kind) + "-" + in.name
 	use := []string{"dno plugin check " + built, "dno plugin install " + built, "dno run experiment.lua"}
 	var make []string
-	switch has := func(name string) bool { _, ok := files[name]; return ok }; {
+	switch {
 	case in.lang == "exec":
 		make, use = []string{"./test.sh"}, []string{"dno plugin check judge.sh --exec", "dno run experiment.lua"}
 	case in.lang == "go":
 		make = []string{"go test ./...", "go build -o " + built + " ."}
-	case has("build.sh"):
+	default:
 		make = []string{"./build.sh"}
-	case has("Makefile"):
-		make = []string{"make"}
 	}
 	return slices.Concat([]string{"cd " + in.dir}, make, use)
 }

@@ -114,18 +114,17 @@ func TestModuleText(t *testing.T) {
 }
 
 func TestEveryTemplateOfALanguageIsWhole(t *testing.T) {
-	for _, kind := range kinds {
-		files, err := render("go", blanks{Name: "mine", Title: "Mine", SDK: "..", Kind: string(kind), Func: title(string(kind)), Article: "A", File: "mine"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		for name, data := range files {
-			if bytes.Contains(data, []byte("<no value>")) || !bytes.HasSuffix(data, []byte("\n")) {
-				t.Errorf("%s: %s has a blank without a value, or no last line", kind, name)
+	for _, lang := range []string{"go", "python"} {
+		for _, kind := range kinds {
+			files, err := render(lang, blanks{Name: "mine", Title: "Mine", SDK: "..", Kind: string(kind), Func: title(string(kind)), Article: "A", File: "mine"})
+			if err != nil || len(files) < 9 {
+				t.Fatalf("%s/%s has %d files: %v", lang, kind, len(files), err)
+			}
+			for name, data := range files {
+				if bytes.Contains(data, []byte("<no value>")) || bytes.Contains(data, []byte("{{")) || !bytes.HasSuffix(data, []byte("\n")) {
+					t.Errorf("%s/%s: %s has a blank without a value, or no last line", lang, kind, name)
+				}
 			}
 		}
-	}
-	if _, err := render("cobol", blanks{Kind: "loss"}); err == nil || !strings.Contains(err.Error(), "no templates for cobol/loss") {
-		t.Errorf("of a language without templates: %v", err)
 	}
 }

@@ -87,7 +87,7 @@ MESSAGES = {
     "ConnInfo": {1: ("service_id", "uint32"), 2: ("network", "string"), 3: ("address", "string")},
     "Status": {1: ("code", "int32"), 2: ("message", "string"), 3: ("details", "*Any")},
     "Any": {1: ("type_url", "string"), 2: ("value", "bytes")},
-    "MapEntry": {1: ("key", "string"), 2: ("value", "double")},
+    "MapEntry": {1: ("key", "?string"), 2: ("value", "?double")},  # both are always written
 }
 
 _DEFAULTS = {"string": "", "bytes": b"", "bool": False, "int32": 0, "uint32": 0, "fixed64": 0, "double": 0.0}
@@ -196,7 +196,7 @@ def decode(name, data, depth=0):
 def _take(out, field, kind, wire, value, depth):
     if kind == "map":
         entry = _value("MapEntry", wire, value, depth)
-        out[field][entry["key"]] = entry["value"]
+        out[field][entry["key"] or ""] = entry["value"] or 0.0
     elif kind[0] == "*":
         inner = kind[1:]
         if wire == _LEN and inner in _WIRE and _WIRE[inner] != _LEN:  # packed
