@@ -26,9 +26,9 @@ func ran(t *testing.T, dir, name string, args ...string) string {
 }
 
 // trained checks that the project's run has finished and has moved the weights.
-func trained(t *testing.T, dir string) {
+func trained(t *testing.T, dir string, args ...string) {
 	t.Helper()
-	works(t, dir, "run", "experiment.lua", "--dir", "r")
+	works(t, dir, append([]string{"run", "experiment.lua", "--dir", "r"}, args...)...)
 	var r report.Report
 	if err := json.Unmarshal([]byte(works(t, dir, "report", "--json", "r")), &r); err != nil {
 		t.Fatal(err)

@@ -135,18 +135,13 @@ func TestPythonPlugins(t *testing.T) {
 		ran(t, dir, "./build.sh")
 		works(t, dir, "plugin", "check", "plugins/dno-oracle-arithmetic")
 		works(t, dir, "plugin", "install", "plugins/dno-oracle-arithmetic")
-		for name, data := range mustRender(t, "python", sdk.KindOracle) {
-			if name == "experiment.lua" || strings.HasPrefix(name, "prompts/") {
-				path := filepath.Join(dir, name)
-				if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-					t.Fatal(err)
-				}
-				if err := os.WriteFile(path, []byte(strings.NewReplacer(`"mine"`, `"arithmetic"`, "scale =", "sharpness =").Replace(string(data))), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
+		if err := os.CopyFS(dir, os.DirFS("testdata/small")); err != nil {
+			t.Fatal(err)
 		}
-		trained(t, dir)
+		if err := os.Rename(filepath.Join(dir, "small.lua"), filepath.Join(dir, "experiment.lua")); err != nil {
+			t.Fatal(err)
+		}
+		trained(t, dir, "--set", "iterations=1", "--set", "oracle=arithmetic")
 	})
 }
 
