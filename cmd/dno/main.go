@@ -116,15 +116,17 @@ func (a *app) fail(err error) int {
 			break
 		}
 	}
+	clean := a.log.Secrets().Clean // of keys that a plugin was given, and put into its error
+	text, hint := clean(err.Error()), clean(hint)
 	if a.json {
-		out := map[string]any{"error": err.Error(), "code": int(code)}
+		out := map[string]any{"error": text, "code": int(code)}
 		if hint != "" {
 			out["hint"] = hint
 		}
 		_ = json.NewEncoder(a.stderr).Encode(out)
 		return int(code)
 	}
-	fmt.Fprintf(a.stderr, "dno: %v\n", err)
+	fmt.Fprintf(a.stderr, "dno: %s\n", text)
 	if hint != "" {
 		fmt.Fprintf(a.stderr, "     %s\n", hint)
 	}

@@ -35,6 +35,19 @@ func (c *client) blame(err error) error {
 		"this is a fault of the plugin: tell its author")
 }
 
+// A plugin that may see a key could return it. What it answers is recorded, so the key is taken out of all
+// texts; in another form, or in a loss's state, it cannot be known.
+
+func cleanKeys(clean func(string) string, m map[string]float64) map[string]float64 {
+	for key, v := range m {
+		if c := clean(key); c != key {
+			delete(m, key)
+			m[c] = v
+		}
+	}
+	return m
+}
+
 // Oracles.
 
 type oracle struct{ *client }
@@ -50,6 +63,15 @@ func (o *oracle) Judge(ctx context.Context, batch []sdk.Comparison) ([]sdk.Verdi
 	}
 	if err != nil {
 		return nil, err
+	}
+	clean := o.log.Secrets().Clean
+	for _, v := range out {
+		for k := range v.Pairs {
+			v.Pairs[k].Abstain, v.Pairs[k].Reason = clean(v.Pairs[k].Abstain), clean(v.Pairs[k].Reason)
+		}
+		for k := range v.Assessed {
+			v.Assessed[k].Abstain, v.Assessed[k].Labels = clean(v.Assessed[k].Abstain), cleanKeys(clean, v.Assessed[k].Labels)
+		}
 	}
 	return out, nil
 }
@@ -70,6 +92,7 @@ func (l *loss) Evaluate(ctx context.Context, batch sdk.LossBatch) (sdk.LossResul
 	if err != nil {
 		return sdk.LossResult{}, err
 	}
+	out.Metrics = cleanKeys(l.log.Secrets().Clean, out.Metrics)
 	return out, nil
 }
 
@@ -92,6 +115,12 @@ func (s *sampler) Sample(ctx context.Context, req sdk.SampleRequest, g sdk.Gener
 	}
 	if err != nil {
 		return sdk.SampleResponse{}, err
+	}
+	clean := s.log.Secrets().Clean
+	for _, row := range out.Completions {
+		for k := range row {
+			row[k].Text = clean(row[k].Text)
+		}
 	}
 	return out, nil
 }
