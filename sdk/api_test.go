@@ -88,7 +88,14 @@ func wire() (lines []string) {
 		s := file.Services().Get(i)
 		for k := range s.Methods().Len() {
 			m := s.Methods().Get(k)
-			lines = append(lines, fmt.Sprintf("wire: rpc %s.%s(%s) returns (%s)", s.FullName(), m.Name(), m.Input().Name(), m.Output().Name()))
+			in, out := string(m.Input().Name()), string(m.Output().Name())
+			if m.IsStreamingClient() {
+				in = "stream " + in
+			}
+			if m.IsStreamingServer() {
+				out = "stream " + out
+			}
+			lines = append(lines, fmt.Sprintf("wire: rpc %s.%s(%s) returns (%s)", s.FullName(), m.Name(), in, out))
 		}
 	}
 	return lines

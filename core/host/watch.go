@@ -56,13 +56,8 @@ var errStuck = errors.New("the plugin does not answer its health check")
 // whole timeout. One that is only busy answers. The returned function ends the watch.
 func (p *process) watchHealth(wait patience, end func(error)) (stop func()) {
 	done := make(chan struct{})
-	go func() {
+	timer := time.AfterFunc(wait.ask, func() { // most calls end before that, and cost no goroutine
 		for {
-			select {
-			case <-done:
-				return
-			case <-time.After(wait.ask):
-			}
 			answered := make(chan struct{})
 			go func() {
 				_ = p.protocol.Ping() // an error is an answer; a connection that is gone ends the call by itself
@@ -76,9 +71,17 @@ func (p *process) watchHealth(wait patience, end func(error)) (stop func()) {
 				end(errStuck)
 				return
 			}
+			select {
+			case <-done:
+				return
+			case <-time.After(wait.ask):
+			}
 		}
-	}()
-	return func() { close(done) }
+	})
+	return func() {
+		timer.Stop()
+		close(done)
+	}
 }
 
 // stuck says what became of a process that gave no answer.

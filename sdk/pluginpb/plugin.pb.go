@@ -2093,9 +2093,10 @@ const file_plugin_proto_rawDesc = "" +
 	"\bManifest\x12\x1e.dno.plugin.v1.ManifestRequest\x1a\x1f.dno.plugin.v1.ManifestResponse\x12N\n" +
 	"\tConfigure\x12\x1f.dno.plugin.v1.ConfigureRequest\x1a .dno.plugin.v1.ConfigureResponse2L\n" +
 	"\x06Oracle\x12B\n" +
-	"\x05Judge\x12\x1b.dno.plugin.v1.JudgeRequest\x1a\x1c.dno.plugin.v1.JudgeResponse2S\n" +
+	"\x05Judge\x12\x1b.dno.plugin.v1.JudgeRequest\x1a\x1c.dno.plugin.v1.JudgeResponse2\xa7\x01\n" +
 	"\x04Loss\x12K\n" +
-	"\bEvaluate\x12\x1e.dno.plugin.v1.EvaluateRequest\x1a\x1f.dno.plugin.v1.EvaluateResponse2P\n" +
+	"\bEvaluate\x12\x1e.dno.plugin.v1.EvaluateRequest\x1a\x1f.dno.plugin.v1.EvaluateResponse\x12R\n" +
+	"\vEvaluations\x12\x1e.dno.plugin.v1.EvaluateRequest\x1a\x1f.dno.plugin.v1.EvaluateResponse(\x010\x012P\n" +
 	"\aSampler\x12E\n" +
 	"\x06Sample\x12\x1c.dno.plugin.v1.SampleRequest\x1a\x1d.dno.plugin.v1.SampleResponse2X\n" +
 	"\tGenerator\x12K\n" +
@@ -2174,16 +2175,18 @@ var file_plugin_proto_depIdxs = []int32{
 	7,  // 23: dno.plugin.v1.Plugin.Configure:input_type -> dno.plugin.v1.ConfigureRequest
 	12, // 24: dno.plugin.v1.Oracle.Judge:input_type -> dno.plugin.v1.JudgeRequest
 	19, // 25: dno.plugin.v1.Loss.Evaluate:input_type -> dno.plugin.v1.EvaluateRequest
-	21, // 26: dno.plugin.v1.Sampler.Sample:input_type -> dno.plugin.v1.SampleRequest
-	25, // 27: dno.plugin.v1.Generator.Generate:input_type -> dno.plugin.v1.GenerateRequest
-	2,  // 28: dno.plugin.v1.Plugin.Manifest:output_type -> dno.plugin.v1.ManifestResponse
-	8,  // 29: dno.plugin.v1.Plugin.Configure:output_type -> dno.plugin.v1.ConfigureResponse
-	15, // 30: dno.plugin.v1.Oracle.Judge:output_type -> dno.plugin.v1.JudgeResponse
-	20, // 31: dno.plugin.v1.Loss.Evaluate:output_type -> dno.plugin.v1.EvaluateResponse
-	23, // 32: dno.plugin.v1.Sampler.Sample:output_type -> dno.plugin.v1.SampleResponse
-	28, // 33: dno.plugin.v1.Generator.Generate:output_type -> dno.plugin.v1.GenerateResponse
-	28, // [28:34] is the sub-list for method output_type
-	22, // [22:28] is the sub-list for method input_type
+	19, // 26: dno.plugin.v1.Loss.Evaluations:input_type -> dno.plugin.v1.EvaluateRequest
+	21, // 27: dno.plugin.v1.Sampler.Sample:input_type -> dno.plugin.v1.SampleRequest
+	25, // 28: dno.plugin.v1.Generator.Generate:input_type -> dno.plugin.v1.GenerateRequest
+	2,  // 29: dno.plugin.v1.Plugin.Manifest:output_type -> dno.plugin.v1.ManifestResponse
+	8,  // 30: dno.plugin.v1.Plugin.Configure:output_type -> dno.plugin.v1.ConfigureResponse
+	15, // 31: dno.plugin.v1.Oracle.Judge:output_type -> dno.plugin.v1.JudgeResponse
+	20, // 32: dno.plugin.v1.Loss.Evaluate:output_type -> dno.plugin.v1.EvaluateResponse
+	20, // 33: dno.plugin.v1.Loss.Evaluations:output_type -> dno.plugin.v1.EvaluateResponse
+	23, // 34: dno.plugin.v1.Sampler.Sample:output_type -> dno.plugin.v1.SampleResponse
+	28, // 35: dno.plugin.v1.Generator.Generate:output_type -> dno.plugin.v1.GenerateResponse
+	29, // [29:36] is the sub-list for method output_type
+	22, // [22:29] is the sub-list for method input_type
 	22, // [22:22] is the sub-list for extension type_name
 	22, // [22:22] is the sub-list for extension extendee
 	0,  // [0:22] is the sub-list for field type_name

@@ -288,7 +288,8 @@ var Oracle_ServiceDesc = grpc.ServiceDesc{
 }
 
 const (
-	Loss_Evaluate_FullMethodName = "/dno.plugin.v1.Loss/Evaluate"
+	Loss_Evaluate_FullMethodName    = "/dno.plugin.v1.Loss/Evaluate"
+	Loss_Evaluations_FullMethodName = "/dno.plugin.v1.Loss/Evaluations"
 )
 
 // LossClient is the client API for Loss service.
@@ -298,6 +299,10 @@ const (
 // Loss is a contrastive loss: log-probabilities in, derivatives out. Calls never overlap.
 type LossClient interface {
 	Evaluate(ctx context.Context, in *EvaluateRequest, opts ...grpc.CallOption) (*EvaluateResponse, error)
+	// Evaluations is Evaluate, call after call on one stream: each request is answered before the
+	// next is sent, and an error ends the stream. It takes half of the time. Where a plugin does not
+	// serve it (UNIMPLEMENTED) the host calls Evaluate.
+	Evaluations(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[EvaluateRequest, EvaluateResponse], error)
 }
 
 type lossClient struct {
@@ -318,6 +323,19 @@ func (c *lossClient) Evaluate(ctx context.Context, in *EvaluateRequest, opts ...
 	return out, nil
 }
 
+func (c *lossClient) Evaluations(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[EvaluateRequest, EvaluateResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Loss_ServiceDesc.Streams[0], Loss_Evaluations_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[EvaluateRequest, EvaluateResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Loss_EvaluationsClient = grpc.BidiStreamingClient[EvaluateRequest, EvaluateResponse]
+
 // LossServer is the server API for Loss service.
 // All implementations must embed UnimplementedLossServer
 // for forward compatibility.
@@ -325,6 +343,10 @@ func (c *lossClient) Evaluate(ctx context.Context, in *EvaluateRequest, opts ...
 // Loss is a contrastive loss: log-probabilities in, derivatives out. Calls never overlap.
 type LossServer interface {
 	Evaluate(context.Context, *EvaluateRequest) (*EvaluateResponse, error)
+	// Evaluations is Evaluate, call after call on one stream: each request is answered before the
+	// next is sent, and an error ends the stream. It takes half of the time. Where a plugin does not
+	// serve it (UNIMPLEMENTED) the host calls Evaluate.
+	Evaluations(grpc.BidiStreamingServer[EvaluateRequest, EvaluateResponse]) error
 	mustEmbedUnimplementedLossServer()
 }
 
@@ -337,6 +359,9 @@ type UnimplementedLossServer struct{}
 
 func (UnimplementedLossServer) Evaluate(context.Context, *EvaluateRequest) (*EvaluateResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Evaluate not implemented")
+}
+func (UnimplementedLossServer) Evaluations(grpc.BidiStreamingServer[EvaluateRequest, EvaluateResponse]) error {
+	return status.Error(codes.Unimplemented, "method Evaluations not implemented")
 }
 func (UnimplementedLossServer) mustEmbedUnimplementedLossServer() {}
 func (UnimplementedLossServer) testEmbeddedByValue()              {}
@@ -377,6 +402,13 @@ func _Loss_Evaluate_Handler(srv interface{}, ctx context.Context, dec func(inter
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Loss_Evaluations_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(LossServer).Evaluations(&grpc.GenericServerStream[EvaluateRequest, EvaluateResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Loss_EvaluationsServer = grpc.BidiStreamingServer[EvaluateRequest, EvaluateResponse]
+
 // Loss_ServiceDesc is the grpc.ServiceDesc for Loss service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -389,7 +421,14 @@ var Loss_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Loss_Evaluate_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Evaluations",
+			Handler:       _Loss_Evaluations_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+	},
 	Metadata: "plugin.proto",
 }
 

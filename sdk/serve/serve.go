@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -57,6 +58,9 @@ func run(service wire.Service, p sdk.Plugin) {
 	if os.Getenv(cookie.MagicCookieKey) != cookie.MagicCookieValue {
 		byHand(os.Stderr, service.Manifest())
 		os.Exit(1)
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(400) // a plugin's heap is small: a collection every hundred calls would be most of its work
 	}
 	go exitWithParent(os.Getppid(), time.NewTicker(time.Second).C)
 	stderr := os.Stderr

@@ -10,25 +10,39 @@ import (
 // The loss's arrays cross as bytes: little-endian values one after another. An empty array and a
 // missing one are the same on the wire and come out as nil.
 
-func putFloats(x []float64) []byte {
-	b := make([]byte, 0, 8*len(x))
-	for _, v := range x {
-		b = binary.LittleEndian.AppendUint64(b, math.Float64bits(v))
+func putFloats(x []float64) []byte { return new(memory).floats(x) }
+
+// memory is room for many arrays at once: of a whole batch they would be some twenty allocations a call.
+type memory struct{ free []byte }
+
+func (m *memory) take(n int) (b []byte) {
+	if n > len(m.free) {
+		return make([]byte, n)
 	}
+	b, m.free = m.free[:n:n], m.free[n:]
 	return b
 }
 
-func putInts(x []int32) []byte {
-	b := make([]byte, 0, 4*len(x))
-	for _, v := range x {
-		b = binary.LittleEndian.AppendUint32(b, uint32(v))
-	}
-	return b
-}
-
-func putBools(x []bool) []byte {
-	b := make([]byte, len(x))
+func (m *memory) floats(x []float64) []byte {
+	b := m.take(8 * len(x))
 	for i, v := range x {
+		binary.LittleEndian.PutUint64(b[8*i:], math.Float64bits(v))
+	}
+	return b
+}
+
+func (m *memory) ints(x []int32) []byte {
+	b := m.take(4 * len(x))
+	for i, v := range x {
+		binary.LittleEndian.PutUint32(b[4*i:], uint32(v))
+	}
+	return b
+}
+
+func (m *memory) bools(x []bool) []byte {
+	b := m.take(len(x))
+	for i, v := range x {
+		b[i] = 0
 		if v {
 			b[i] = 1
 		}

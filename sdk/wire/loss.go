@@ -2,10 +2,14 @@ package wire
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 
 	"github.com/hashicorp/go-plugin"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/dno-project/dno/sdk"
 	"github.com/dno-project/dno/sdk/pluginpb"
@@ -40,11 +44,34 @@ func (s *lossServer) Evaluate(ctx context.Context, req *pluginpb.EvaluateRequest
 	}, nil
 }
 
+func (s *lossServer) Evaluations(stream pluginpb.Loss_EvaluationsServer) error {
+	for {
+		req, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		res, err := s.Evaluate(stream.Context(), req)
+		if err != nil {
+			return err
+		}
+		if err := stream.Send(res); err != nil {
+			return err
+		}
+	}
+}
+
 // Client half.
 
+// lossClient keeps a stream open for its calls, which never overlap.
 type lossClient struct {
 	pluginClient
-	loss pluginpb.LossClient
+	loss   pluginpb.LossClient
+	stream pluginpb.Loss_EvaluationsClient // nil where none is open
+	end    context.CancelFunc              // ends the stream
+	unary  bool                            // the plugin does not serve the stream
 }
 
 func newLossClient(base pluginClient, conn grpc.ClientConnInterface) sdk.Loss {
@@ -52,25 +79,70 @@ func newLossClient(base pluginClient, conn grpc.ClientConnInterface) sdk.Loss {
 }
 
 func (c *lossClient) Evaluate(ctx context.Context, batch sdk.LossBatch) (sdk.LossResult, error) {
-	res, err := c.loss.Evaluate(ctx, putBatch(batch))
+	req := putBatch(batch)
+	if !c.unary {
+		res, err := c.evaluation(ctx, req)
+		if status.Code(err) != codes.Unimplemented {
+			if err != nil {
+				return sdk.LossResult{}, fromStatus(err)
+			}
+			return getResult(res)
+		}
+		c.unary = true
+	}
+	res, err := c.loss.Evaluate(ctx, req)
 	if err != nil {
 		return sdk.LossResult{}, fromStatus(err)
 	}
 	return getResult(res)
 }
 
+// evaluation is one call on the stream. An error ends the stream; the next call opens another one.
+func (c *lossClient) evaluation(ctx context.Context, req *pluginpb.EvaluateRequest) (_ *pluginpb.EvaluateResponse, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, status.FromContextError(err).Err()
+	}
+	if c.stream == nil {
+		streamCtx, end := context.WithCancel(context.Background())
+		if c.stream, err = c.loss.Evaluations(streamCtx); err != nil {
+			end()
+			return nil, err
+		}
+		c.end = end
+	}
+	defer context.AfterFunc(ctx, c.end)()
+	defer func() {
+		if err != nil {
+			c.end()
+			c.stream = nil
+		}
+	}()
+	if err := c.stream.Send(req); err != nil && !errors.Is(err, io.EOF) { // with EOF the stream's own error is yet to be received
+		return nil, err
+	}
+	res, err := c.stream.Recv()
+	if errors.Is(err, io.EOF) {
+		err = status.Error(codes.Internal, "the plugin ended its stream of evaluations")
+	}
+	if err != nil && ctx.Err() != nil {
+		err = status.FromContextError(ctx.Err()).Err()
+	}
+	return res, err
+}
+
 // Conversions.
 
 func putBatch(b sdk.LossBatch) *pluginpb.EvaluateRequest {
+	m := memory{free: make([]byte, (4+4+1+6*8)*len(b.Policy)+(4+4+5*8)*len(b.Chosen)+8*len(b.UnitWeight))}
 	return &pluginpb.EvaluateRequest{
-		Group: putInts(b.Group), Policy: putFloats(b.Policy), Reference: putFloats(b.Reference),
-		Tokens: putInts(b.Tokens), WinRate: putFloats(b.WinRate), WinRateSe: putFloats(b.WinRateSE),
-		Teacher: putBools(b.Teacher), PolicyTokens: putRows(b.PolicyTokens), ReferenceTokens: putRows(b.ReferenceTokens),
-		Chosen: putInts(b.Chosen), Rejected: putInts(b.Rejected),
-		ChosenWinRate: putFloats(b.ChosenWinRate), RejectedWinRate: putFloats(b.RejectedWinRate),
-		Target: putFloats(b.Target), Preference: putFloats(b.Preference), Weight: putFloats(b.Weight),
-		UnitWeight: putFloats(b.UnitWeight), State: b.State,
-		MismatchedPolicy: putFloats(b.MismatchedPolicy), MismatchedReference: putFloats(b.MismatchedReference),
+		Group: m.ints(b.Group), Policy: m.floats(b.Policy), Reference: m.floats(b.Reference),
+		Tokens: m.ints(b.Tokens), WinRate: m.floats(b.WinRate), WinRateSe: m.floats(b.WinRateSE),
+		Teacher: m.bools(b.Teacher), PolicyTokens: putRows(b.PolicyTokens), ReferenceTokens: putRows(b.ReferenceTokens),
+		Chosen: m.ints(b.Chosen), Rejected: m.ints(b.Rejected),
+		ChosenWinRate: m.floats(b.ChosenWinRate), RejectedWinRate: m.floats(b.RejectedWinRate),
+		Target: m.floats(b.Target), Preference: m.floats(b.Preference), Weight: m.floats(b.Weight),
+		UnitWeight: m.floats(b.UnitWeight), State: b.State,
+		MismatchedPolicy: m.floats(b.MismatchedPolicy), MismatchedReference: m.floats(b.MismatchedReference),
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/hashicorp/go-plugin"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/test/bufconn"
@@ -223,6 +224,72 @@ func TestASampleCrossesWhole(t *testing.T) {
 	}
 }
 
+// unaryOnly is a loss's server as plugins in other languages may have it.
+type unaryOnly struct {
+	pluginpb.UnimplementedLossServer
+	lossServer *lossServer
+	calls      int
+}
+
+func (s *unaryOnly) Evaluate(ctx context.Context, req *pluginpb.EvaluateRequest) (*pluginpb.EvaluateResponse, error) {
+	s.calls++
+	return s.lossServer.Evaluate(ctx, req)
+}
+
+func TestALossWithoutTheStreamIsCalledWithoutIt(t *testing.T) {
+	l := &plug{evaluate: func(b sdk.LossBatch) (sdk.LossResult, error) {
+		return sdk.LossResult{Loss: b.Policy[0], Gradient: b.Policy}, nil
+	}}
+	server := &unaryOnly{lossServer: &lossServer{loss: l}}
+	service := LossService(l)
+	service.register = func(s *grpc.Server, _ *plugin.GRPCBroker) { pluginpb.RegisterLossServer(s, server) }
+	p, _ := connect(t, service)
+	for range 3 {
+		if out, err := p.(sdk.Loss).Evaluate(context.Background(), batch()); err != nil || out.Loss != -1 {
+			t.Fatalf("have %v, %v", out.Loss, err)
+		}
+	}
+	if server.calls != 3 {
+		t.Errorf("%d unary calls, want 3", server.calls)
+	}
+}
+
+func TestAnErrorEndsOneCallOfTheStreamOnly(t *testing.T) {
+	calls, entered := 0, make(chan struct{})
+	l := &plug{evaluate: func(b sdk.LossBatch) (sdk.LossResult, error) {
+		switch calls++; calls {
+		case 2:
+			return sdk.LossResult{}, sdk.Errorf(sdk.CodeNumeric, "no good")
+		case 3:
+			close(entered)
+			select {} // as a plugin that does not look at its context
+		}
+		return sdk.LossResult{Loss: float64(calls)}, nil
+	}}
+	client, _ := connect(t, LossService(l))
+	p := client.(sdk.Loss)
+	if out, err := p.Evaluate(context.Background(), batch()); err != nil || out.Loss != 1 {
+		t.Fatalf("have %v, %v", out.Loss, err)
+	}
+	if _, err := p.Evaluate(context.Background(), batch()); sdk.CodeOf(err) != sdk.CodeNumeric || !strings.Contains(err.Error(), "no good") {
+		t.Errorf("have %v", err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		<-entered
+		cancel()
+	}()
+	if _, err := p.Evaluate(ctx, batch()); !errors.Is(err, context.Canceled) {
+		t.Errorf("a cancelled call returns %v", err)
+	}
+	if _, err := p.Evaluate(ctx, batch()); !errors.Is(err, context.Canceled) {
+		t.Errorf("a call with a cancelled context returns %v", err)
+	}
+	if out, err := p.Evaluate(context.Background(), batch()); err != nil || out.Loss != 4 {
+		t.Errorf("after that it answers %v, %v", out.Loss, err)
+	}
+}
+
 func TestTextThatIsNotUTF8BecomesUTF8(t *testing.T) {
 	p, _ := connect(t, OracleService(&plug{judge: func(_ context.Context, b []sdk.Comparison) ([]sdk.Verdicts, error) {
 		return []sdk.Verdicts{{Pairs: []sdk.Verdict{{Abstain: b[0].Candidates[0] + "\xff"}}}}, nil
@@ -313,8 +380,8 @@ func TestMalformedMessagesNameTheField(t *testing.T) {
 		"field weight has 1 values: want 2":                             func(p *pluginpb.EvaluateRequest) { p.Weight = p.Weight[:8] },
 		"field win_rate has 0 values: want 3":                           func(p *pluginpb.EvaluateRequest) { p.WinRate = nil },
 		"field policy_tokens: 7 bytes":                                  func(p *pluginpb.EvaluateRequest) { p.PolicyTokens[1] = make([]byte, 7) },
-		"pair 1 is of the completions -1 and 1: have 3":                 func(p *pluginpb.EvaluateRequest) { p.Chosen = putInts([]int32{0, -1}) },
-		"field chosen, rejected: pair 0 is of the completions 2 and 3:": func(p *pluginpb.EvaluateRequest) { p.Rejected = putInts([]int32{3, 1}) },
+		"pair 1 is of the completions -1 and 1: have 3":                 func(p *pluginpb.EvaluateRequest) { p.Chosen = new(memory).ints([]int32{0, -1}) },
+		"field chosen, rejected: pair 0 is of the completions 2 and 3:": func(p *pluginpb.EvaluateRequest) { p.Rejected = new(memory).ints([]int32{3, 1}) },
 	} {
 		p := putBatch(batch())
 		change(p)
