@@ -243,7 +243,8 @@ func (a *app) pluginList() error {
 	return nil
 }
 
-// unpinned returns the executables where plugins are looked for that the lock does not name.
+// unpinned returns the executables where plugins are looked for that are neither a pinned file nor the
+// bytes of one.
 func unpinned(lock *host.Lock) []found {
 	out := []found{}
 	for _, dir := range pluginDirs(".") {
@@ -253,11 +254,23 @@ func unpinned(lock *host.Lock) []found {
 			if m == nil {
 				continue
 			}
-			if _, ok := lock.Checksum(sdk.Kind(m[1]), m[2]); !ok {
-				out = append(out, found{m[1] + "/" + m[2], filepath.Join(dir, e.Name())})
+			f := found{m[1] + "/" + m[2], filepath.Join(dir, e.Name())}
+			if !slices.ContainsFunc(lock.Plugins, f.isPinnedBy) {
+				out = append(out, f)
 			}
 		}
 	}
 	slices.SortFunc(out, func(x, y found) int { return strings.Compare(x.Plugin, y.Plugin) })
 	return out
+}
+
+func (f found) isPinnedBy(p host.Pin) bool {
+	if p.Plugin != f.Plugin {
+		return false
+	}
+	if locate(p.Path, ".") == locate(f.Path, ".") {
+		return true // changed or not: that is said of the pin
+	}
+	sum, err := host.SumFile(f.Path)
+	return err == nil && sum == p.SHA256
 }
