@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/dno-project/dno/core/host"
+	"github.com/dno-project/dno/core/report"
 	"github.com/dno-project/dno/sdk"
 	"github.com/dno-project/dno/sdk/sdktest"
 	"github.com/spf13/cobra"
@@ -115,8 +116,8 @@ func (a *app) pluginCheck(ctx context.Context, in pluginCheck) error {
 	if err != nil {
 		return err
 	}
-	out := checked{Plugin: string(running.Kind) + "/" + running.Name, Version: running.Version, Path: path, SHA256: sum, Checks: *r.results}
-	what, failed, ran := out.Plugin+" "+out.Version, 0, 0
+	out := checked{Plugin: string(running.Kind) + "/" + running.Name, Version: a.log.Secrets().Clean(running.Version), Path: path, SHA256: sum, Checks: *r.results}
+	what, failed, ran := report.Clean(out.Plugin+" "+out.Version), 0, 0
 	if in.exec {
 		what = in.target + `, through the oracle "command",`
 	}
