@@ -66,25 +66,18 @@ func judge(t TB, o sdk.Oracle, batch []sdk.Comparison) []sdk.Verdicts {
 func checkAtOnce(t TB, o sdk.Oracle, traits sdk.OracleTraits) {
 	t.Helper()
 	calls := min(4, max(1, traits.Concurrency))
-	asked, answers := make([][]sdk.Comparison, calls), make([][]sdk.Verdicts, calls)
+	asked, answers, errs := make([][]sdk.Comparison, calls), make([][]sdk.Verdicts, calls), make([]error, calls)
 	var wg sync.WaitGroup
 	for i := range calls {
 		q := questions()
 		asked[i] = slices.Concat(q[i:], q[:i])
-		wg.Go(func() {
-			var err error
-			if answers[i], err = o.Judge(context.Background(), asked[i]); err != nil {
-				answers[i] = nil
-				t.Errorf("judge: %v", err)
-			}
-		})
+		wg.Go(func() { answers[i], errs[i] = o.Judge(context.Background(), asked[i]) })
 	}
 	wg.Wait()
 	for i, out := range answers {
-		if out == nil {
-			continue
-		}
-		if err := traits.CheckVerdicts(asked[i], out); err != nil {
+		if errs[i] != nil {
+			t.Errorf("judge: %v", errs[i])
+		} else if err := traits.CheckVerdicts(asked[i], out); err != nil {
 			t.Errorf("asked %d times at once: %v: do the calls write into the same memory?", calls, err)
 		}
 	}
