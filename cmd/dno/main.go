@@ -12,8 +12,10 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
+	"github.com/dno-project/dno/core/report"
 	"github.com/dno-project/dno/core/telemetry"
 	"github.com/dno-project/dno/sdk"
 	"github.com/spf13/cobra"
@@ -126,11 +128,20 @@ func (a *app) fail(err error) int {
 		_ = json.NewEncoder(a.stderr).Encode(out)
 		return int(code)
 	}
-	fmt.Fprintf(a.stderr, "dno: %s\n", text)
+	fmt.Fprintf(a.stderr, "dno: %s\n", printable(text))
 	if hint != "" {
-		fmt.Fprintf(a.stderr, "     %s\n", hint)
+		fmt.Fprintf(a.stderr, "     %s\n", printable(hint))
 	}
 	return int(code)
+}
+
+// printable is text that may come from a plugin or a file, safe for a terminal. Its lines stay lines.
+func printable(text string) string {
+	lines := strings.Split(text, "\n")
+	for i, line := range lines {
+		lines[i] = report.Clean(line)
+	}
+	return strings.Join(lines, "\n")
 }
 
 func (a *app) root() *cobra.Command {

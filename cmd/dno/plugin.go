@@ -39,6 +39,15 @@ var kinds = []sdk.Kind{sdk.KindOracle, sdk.KindLoss, sdk.KindSampler}
 
 var executableName = regexp.MustCompile(`^dno-(oracle|loss|sampler)-([a-z0-9_-]+?)(\.exe)?$`)
 
+func bundledNames(kind sdk.Kind) (names []string) {
+	for _, e := range plugins.List() {
+		if e.Kind == kind {
+			names = append(names, e.Name)
+		}
+	}
+	return names
+}
+
 func isBundled(kind sdk.Kind, name string) bool {
 	_, err := plugins.New(kind, name)
 	return err == nil

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/dno-project/dno/core/host"
+	"github.com/dno-project/dno/core/report"
 	"github.com/dno-project/dno/sdk"
 	"github.com/dno-project/dno/sdk/sdktest"
 	"github.com/spf13/cobra"
@@ -115,8 +116,8 @@ func (a *app) pluginCheck(ctx context.Context, in pluginCheck) error {
 	if err != nil {
 		return err
 	}
-	out := checked{Plugin: string(running.Kind) + "/" + running.Name, Version: running.Version, Path: path, SHA256: sum, Checks: *r.results}
-	what, failed, ran := out.Plugin+" "+out.Version, 0, 0
+	out := checked{Plugin: string(running.Kind) + "/" + running.Name, Version: a.log.Secrets().Clean(running.Version), Path: path, SHA256: sum, Checks: *r.results}
+	what, failed, ran := report.Clean(out.Plugin+" "+out.Version), 0, 0
 	if in.exec {
 		what = in.target + `, through the oracle "command",`
 	}
@@ -166,6 +167,13 @@ func (in pluginCheck) spec() (spec host.Spec, path string, err error) {
 		return spec, "", nil
 	case in.kind != "" && !slices.Contains(kinds, spec.Kind):
 		return spec, "", sdk.Errorf(sdk.CodeUsage, "--kind %s: want oracle, loss or sampler", in.kind)
+	case in.kind == "" && executable == nil && slices.Contains(kinds, sdk.Kind(kind)) && sdk.IsName(name):
+		names := bundledNames(sdk.Kind(kind))
+		e := sdk.Errorf(sdk.CodeUsage, "check %s: there is no bundled %s %q; there are %s", in.target, kind, name, strings.Join(names, ", "))
+		if near := sdk.Nearest(name, names); near != "" {
+			return spec, "", e.WithHint("did you mean %s/%s?", kind, near)
+		}
+		return spec, "", e
 	case in.kind == "" && executable == nil:
 		return spec, "", sdk.Errorf(sdk.CodeUsage, "check %s: of which kind is it? a plugin's executable is named dno-<kind>-<name>", in.target).
 			WithHint("--kind says it; --exec checks a program that speaks JSON lines; a bundled plugin is KIND/NAME, as loss/dpo")

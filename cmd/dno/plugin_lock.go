@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/dno-project/dno/core/host"
+	"github.com/dno-project/dno/core/report"
 	"github.com/dno-project/dno/plugins"
 	"github.com/dno-project/dno/sdk"
 	"github.com/spf13/cobra"
@@ -61,7 +62,7 @@ func (a *app) pluginInstall(ctx context.Context, path string) error {
 	if a.json {
 		return a.printJSON(pin)
 	}
-	fmt.Fprintf(a.stdout, "%s %s is pinned in %s: sha256 %s\n", pin.Plugin, pin.Version, lockFile, sum)
+	fmt.Fprintf(a.stdout, "%s %s is pinned in %s: sha256 %s\n", pin.Plugin, report.Clean(pin.Version), lockFile, sum)
 	return nil
 }
 
@@ -125,9 +126,9 @@ everybody can write it). Nothing is run. It ends with 4 unless all are ok.`,
 
 func (a *app) printPins(pins []pinned) {
 	for _, p := range pins {
-		fmt.Fprintf(a.stdout, "%-8s %s %s  %s\n", p.State, p.Plugin, p.Version, p.Path)
+		fmt.Fprintf(a.stdout, "%-8s %s  %s\n", p.State, report.Clean(p.Plugin+" "+p.Version), report.Clean(p.Path))
 		if p.Detail != "" {
-			fmt.Fprintf(a.stdout, "         %s\n", p.Detail)
+			fmt.Fprintf(a.stdout, "         %s\n", report.Clean(p.Detail))
 		}
 	}
 }
@@ -237,13 +238,14 @@ func (a *app) pluginList() error {
 	if len(others) > 0 {
 		fmt.Fprintf(a.stdout, "\nFound, not pinned and so not run:\n")
 		for _, f := range others {
-			fmt.Fprintf(a.stdout, "%s  %s\n", f.Plugin, f.Path)
+			fmt.Fprintf(a.stdout, "%s  %s\n", f.Plugin, report.Clean(f.Path))
 		}
 	}
 	return nil
 }
 
-// unpinned returns the executables where plugins are looked for that the lock does not name.
+// unpinned returns the executables where plugins are looked for that are neither a pinned file nor the
+// bytes of one.
 func unpinned(lock *host.Lock) []found {
 	out := []found{}
 	for _, dir := range pluginDirs(".") {
@@ -253,11 +255,23 @@ func unpinned(lock *host.Lock) []found {
 			if m == nil {
 				continue
 			}
-			if _, ok := lock.Checksum(sdk.Kind(m[1]), m[2]); !ok {
-				out = append(out, found{m[1] + "/" + m[2], filepath.Join(dir, e.Name())})
+			f := found{m[1] + "/" + m[2], filepath.Join(dir, e.Name())}
+			if !slices.ContainsFunc(lock.Plugins, f.isPinnedBy) {
+				out = append(out, f)
 			}
 		}
 	}
 	slices.SortFunc(out, func(x, y found) int { return strings.Compare(x.Plugin, y.Plugin) })
 	return out
+}
+
+func (f found) isPinnedBy(p host.Pin) bool {
+	if p.Plugin != f.Plugin {
+		return false
+	}
+	if locate(p.Path, ".") == locate(f.Path, ".") {
+		return true // changed or not: that is said of the pin
+	}
+	sum, err := host.SumFile(f.Path)
+	return err == nil && sum == p.SHA256
 }

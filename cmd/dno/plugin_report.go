@@ -82,9 +82,9 @@ func (r *reporter) print() {
 	case r.current.NotRun:
 		mark = "–"
 	}
-	fmt.Fprintf(r.app.stdout, "%s %s\n", mark, r.current.Check)
+	fmt.Fprintf(r.app.stdout, "%s %s\n", mark, printable(r.current.Check))
 	for _, text := range append(r.current.Findings, r.current.Notes...) {
-		fmt.Fprintf(r.app.stdout, "    %s\n", strings.ReplaceAll(text, "\n", "\n    "))
+		fmt.Fprintf(r.app.stdout, "    %s\n", strings.ReplaceAll(printable(text), "\n", "\n    "))
 	}
 }
 
@@ -95,6 +95,11 @@ func (r *reporter) anyFailed() bool {
 		}
 	}
 	return false
+}
+
+// say leaves out the keys that a plugin was given with --env and may have put into its words.
+func (r *reporter) say(format string, args ...any) string {
+	return r.app.log.Secrets().Clean(fmt.Sprintf(format, args...))
 }
 
 // Helper is of no use to a command.
@@ -112,10 +117,10 @@ func (r *reporter) Logf(format string, args ...any) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.current.Check == "" {
-		r.app.log.Warn(fmt.Sprintf(format, args...))
+		r.app.log.Warn(r.say(format, args...))
 		return
 	}
-	r.current.Notes = append(r.current.Notes, fmt.Sprintf(format, args...))
+	r.current.Notes = append(r.current.Notes, r.say(format, args...))
 }
 
 // Errorf adds a finding.
@@ -123,7 +128,7 @@ func (r *reporter) Errorf(format string, args ...any) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.current.OK = false
-	r.current.Findings = append(r.current.Findings, fmt.Sprintf(format, args...))
+	r.current.Findings = append(r.current.Findings, r.say(format, args...))
 }
 
 // Fatalf adds a finding and ends the check.
@@ -136,7 +141,7 @@ func (r *reporter) Fatalf(format string, args ...any) {
 func (r *reporter) Skipf(format string, args ...any) {
 	r.mu.Lock()
 	r.current.NotRun = true
-	r.current.Findings = append(r.current.Findings, fmt.Sprintf(format, args...))
+	r.current.Findings = append(r.current.Findings, r.say(format, args...))
 	r.mu.Unlock()
 	runtime.Goexit()
 }

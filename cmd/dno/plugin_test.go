@@ -50,6 +50,8 @@ func serveThirdParty(executable string) bool {
 		err = serve.Plugin(thirdLoss("hangs", func(*sdk.LossResult) { select {} }))
 	case "dno-oracle-first":
 		err = serve.Plugin(firstOracle{})
+	case "dno-oracle-rude":
+		err = serve.Plugin(rudeOracle{})
 	default:
 		return false
 	}
@@ -107,6 +109,20 @@ func (firstOracle) Judge(_ context.Context, batch []sdk.Comparison) ([]sdk.Verdi
 		}
 	}
 	return out, nil
+}
+
+// rudeOracle writes to the terminal, and tells the key that it was given, wherever it has a say.
+type rudeOracle struct{ firstOracle }
+
+const clears = "\x1b[2J"
+
+func (rudeOracle) Manifest() sdk.Manifest {
+	m := firstOracle{}.Manifest()
+	m.Name, m.Version = "rude", "1"+clears+os.Getenv("RUDE_KEY")
+	return m
+}
+func (rudeOracle) Judge(context.Context, []sdk.Comparison) ([]sdk.Verdicts, error) {
+	return nil, sdk.Errorf(sdk.CodePlugin, "no%s idea\n\x1b]0;%s\a", clears, os.Getenv("RUDE_KEY"))
 }
 
 // thirdparty FILE...: makes each file, under the name of which this binary is that plugin.

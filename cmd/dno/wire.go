@@ -96,18 +96,11 @@ func (a *app) hostWith(sums host.Checksums, scriptDir, unpacked string) (*host.H
 			}
 			return []string{self, "plugin", "serve", string(kind) + "/" + name}, true
 		},
-		BundledNames: func(kind sdk.Kind) (names []string) {
-			for _, e := range plugins.List() {
-				if e.Kind == kind {
-					names = append(names, e.Name)
-				}
-			}
-			return names
-		},
-		Locate:     func(path string) (string, error) { return unpack(path, scriptDir, unpacked) },
-		SearchDirs: pluginDirs(scriptDir),
-		Lock:       sums,
-		Log:        a.log,
+		BundledNames: bundledNames,
+		Locate:       func(path string) (string, error) { return unpack(path, scriptDir, unpacked) },
+		SearchDirs:   pluginDirs(scriptDir),
+		Lock:         sums,
+		Log:          a.log,
 	})
 }
 

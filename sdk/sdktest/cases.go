@@ -187,14 +187,12 @@ func compareGolden(t TB, l sdk.Loss, in goldenInputs, golden goldenLoss) {
 	if !agree(out.Loss, sum, size) {
 		t.Errorf("the loss of the batch is %v, want %v", out.Loss, sum)
 	}
+	chosen, rejected := make([]float64, len(perPair)), make([]float64, len(perPair))
 	for i := range perPair {
-		if want := float64(gradChosen[i]); !agree(out.Gradient[2*i], want, math.Abs(want)) {
-			t.Errorf("pair %d: derivative by the chosen is %v, want %v", i, out.Gradient[2*i], want)
-		}
-		if want := float64(gradRejected[i]); !agree(out.Gradient[2*i+1], want, math.Abs(want)) {
-			t.Errorf("pair %d: derivative by the rejected is %v, want %v", i, out.Gradient[2*i+1], want)
-		}
+		chosen[i], rejected[i] = out.Gradient[2*i], out.Gradient[2*i+1]
 	}
+	agreeAll(t, "derivative by the chosen", chosen, gradChosen)
+	agreeAll(t, "derivative by the rejected", rejected, gradRejected)
 	alone, total := make([]float64, len(perPair)), 0.0
 	for i := range alone {
 		alone[i] = evaluate(t, l, in.batch(traits, i, i+1)).Loss
@@ -204,10 +202,22 @@ func compareGolden(t TB, l sdk.Loss, in goldenInputs, golden goldenLoss) {
 		t.Logf("this loss couples the pairs of a batch: compared as a whole only")
 		return
 	}
-	for i, x := range perPair {
-		if want := float64(x); !agree(alone[i], want, math.Abs(want)) {
-			t.Errorf("pair %d: loss is %v, want %v", i, alone[i], want)
+	agreeAll(t, "loss", alone, perPair)
+}
+
+// agreeAll compares a number of each pair, and shows the first three that differ.
+func agreeAll(t TB, what string, have []float64, want []number) {
+	t.Helper()
+	differ := 0
+	for i, x := range want {
+		if w := float64(x); !agree(have[i], w, math.Abs(w)) {
+			if differ++; differ <= 3 {
+				t.Errorf("pair %d: %s is %v, want %v", i, what, have[i], w)
+			}
 		}
+	}
+	if differ > 3 {
+		t.Errorf("the %s differs in %d of %d pairs", what, differ, len(want))
 	}
 }
 

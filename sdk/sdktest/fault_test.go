@@ -293,3 +293,28 @@ func TestACallThatDoesNotReturnIsCaught(t *testing.T) {
 	})
 	r.wants(t, "a cancelled call has not returned after 1ms")
 }
+
+func TestOfManyDifferencesThreeAreShown(t *testing.T) {
+	for name, c := range map[string]struct {
+		have []float64
+		want []string
+	}{
+		"none":  {[]float64{1, 2, 3, 4, 5}, nil},
+		"three": {[]float64{1, 0, 0, 0, 5}, []string{"pair 1: loss is 0, want 2", "pair 2: loss is 0, want 3", "pair 3: loss is 0, want 4"}},
+		"five": {make([]float64, 5), []string{"pair 0: loss is 0, want 1", "pair 1: loss is 0, want 2", "pair 2: loss is 0, want 3",
+			"the loss differs in 5 of 5 pairs"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRecorder()
+			agreeAll(r, "loss", c.have, []number{1, 2, 3, 4, 5})
+			if len(*r.failed) != len(c.want) {
+				t.Fatalf("said %q, want %q", *r.failed, c.want)
+			}
+			for i, words := range c.want {
+				if !strings.HasSuffix((*r.failed)[i], words) {
+					t.Errorf("said %q, want %q", (*r.failed)[i], words)
+				}
+			}
+		})
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 
 	"github.com/dno-project/dno/sdk"
@@ -37,18 +38,7 @@ func checkOracle(r runner, where string, p Served[sdk.Oracle], traits sdk.Oracle
 		checkVerdicts(t, traits, batch, judge(t, p.Any(t), batch))
 	})
 	r.run(where+"asked alone", func(t TB) { checkAlone(t, p.Any(t), traits, questions()) })
-	r.run(where+"at once", func(t TB) {
-		o := p.Any(t)
-		var wg sync.WaitGroup
-		for range min(4, max(1, traits.Concurrency)) {
-			wg.Go(func() {
-				if _, err := o.Judge(context.Background(), questions()); err != nil {
-					t.Errorf("judge: %v", err)
-				}
-			})
-		}
-		wg.Wait()
-	})
+	r.run(where+"at once", func(t TB) { checkAtOnce(t, p.Any(t), traits) })
 	r.run(where+"an empty batch", func(t TB) {
 		if out, err := p.Any(t).Judge(context.Background(), nil); err != nil || len(out) != 0 {
 			t.Errorf("no question gives %d verdicts and the error %v", len(out), err)
@@ -70,6 +60,27 @@ func judge(t TB, o sdk.Oracle, batch []sdk.Comparison) []sdk.Verdicts {
 		t.Fatalf("judge: %v", err)
 	}
 	return out
+}
+
+// checkAtOnce asks as often at once as the manifest allows, each time in another order.
+func checkAtOnce(t TB, o sdk.Oracle, traits sdk.OracleTraits) {
+	t.Helper()
+	calls := min(4, max(1, traits.Concurrency))
+	asked, answers, errs := make([][]sdk.Comparison, calls), make([][]sdk.Verdicts, calls), make([]error, calls)
+	var wg sync.WaitGroup
+	for i := range calls {
+		q := questions()
+		asked[i] = slices.Concat(q[i:], q[:i])
+		wg.Go(func() { answers[i], errs[i] = o.Judge(context.Background(), asked[i]) })
+	}
+	wg.Wait()
+	for i, out := range answers {
+		if errs[i] != nil {
+			t.Errorf("judge: %v", errs[i])
+		} else if err := traits.CheckVerdicts(asked[i], out); err != nil {
+			t.Errorf("asked %d times at once: %v: do the calls write into the same memory?", calls, err)
+		}
+	}
 }
 
 // checkAlone says whether a question can be asked by itself, and with a single pair or none.

@@ -11,6 +11,7 @@ import (
 	"reflect"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/go-plugin"
@@ -213,11 +214,12 @@ func checkManifest(t TB, m sdk.Manifest) {
 		t.Errorf("%v", err)
 	}
 	line := func(what, text string) {
-		if text == "" || strings.ContainsAny(text, "\n\r") {
-			t.Errorf("%s is %q: want one line", what, text)
+		if text == "" || strings.ContainsFunc(text, unicode.IsControl) {
+			t.Errorf("%s is %q: want one line of printable characters", what, text)
 		}
 	}
 	line("help", m.Help)
+	line("version", m.Version)
 	types := map[sdk.SettingType]bool{
 		sdk.TypeNumber: true, sdk.TypeBool: true, sdk.TypeString: true, sdk.TypeList: true, sdk.TypePath: true,
 	}
