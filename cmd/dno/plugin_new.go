@@ -41,7 +41,8 @@ func (a *app) pluginNewCommand() *cobra.Command {
 		Short: "Start a plugin of your own: a project that builds, is tested and runs",
 		Long: `Write a project to ./NAME: a small plugin of KIND (oracle, loss or sampler), its test, and an experiment that uses it.
 
-A Go or Python project needs the folder of dno's sources: --sdk, or else the one around the new folder or this one.
+A Go or Python project needs the folder of dno's sources: --sdk, else DNO_SDK, else the one around the new folder
+or this one.
 With --lang exec it is a program that speaks JSON lines, in sh, and needs nothing; it can be an oracle only.`,
 		Example: "  dno plugin new loss mine\n  dno plugin new oracle judge --lang exec\n  dno plugin new sampler ladder --lang python --sdk ../dno",
 		Args:    cobra.ExactArgs(2),
@@ -158,6 +159,9 @@ const sdkModule = "github.com/dno-project/dno"
 func (in pluginNew) findSDK() (string, error) {
 	target := locate(in.dir, ".")
 	root := ""
+	if in.sources == "" {
+		in.sources = os.Getenv("DNO_SDK")
+	}
 	if in.sources != "" {
 		if root = locate(in.sources, "."); !isSDK(root) {
 			return "", sdk.Errorf(sdk.CodeUsage, "--sdk %s: it has no go.mod of the module %s", in.sources, sdkModule)

@@ -22,6 +22,7 @@ import (
 //     0, or with N where a line "exit status N" follows it.
 //   - The other lines that follow are what it prints, on either output; where none follow, what it
 //     prints is not looked at. A line "..." stands for any number of lines, "…" for any text in a line.
+//   - A command that is cd and a folder holds for what follows.
 //   - A block like ```lua title=my.lua is written to that file; .sh files can be run.
 func TestTutorialsRun(t *testing.T) {
 	if testing.Short() {
@@ -134,6 +135,9 @@ func runPage(dir, text string) error {
 				mode = 0o755
 			}
 			err = os.WriteFile(filepath.Join(dir, s.file), []byte(s.content), mode)
+		} else if folder, ok := strings.CutPrefix(s.command, "cd "); ok && !strings.ContainsAny(folder, " &;|") {
+			dir = filepath.Join(dir, folder)
+			_, err = os.Stat(dir)
 		} else {
 			err = s.run(dir)
 		}
@@ -147,7 +151,18 @@ func runPage(dir, text string) error {
 func (s step) run(dir string) error {
 	cmd := exec.Command("sh", "-c", s.command)
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "HOME="+dir, "PWD="+dir)
+	sources, err := filepath.Abs("../..")
+	if err != nil {
+		return err
+	}
+	cmd.Env = append(os.Environ(), "HOME="+dir, "PWD="+dir, "DNO_SDK="+sources) // a reader's clone of dno
+	for _, name := range []string{"GOCACHE", "GOMODCACHE"} {                    // HOME has none
+		out, err := exec.Command("go", "env", name).Output()
+		if err != nil {
+			return err
+		}
+		cmd.Env = append(cmd.Env, name+"="+strings.TrimSpace(string(out)))
+	}
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
