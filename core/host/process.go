@@ -73,7 +73,8 @@ func (c *client) start(ctx context.Context) (*process, error) {
 		HandshakeConfig:  wire.Handshake(),
 		VersionedPlugins: wire.HostSets(),
 		AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
-		RunnerFunc: func(_ hclog.Logger, prepared *exec.Cmd, _ string) (runner.Runner, error) {
+		RunnerFunc: func(_ hclog.Logger, prepared *exec.Cmd, socketDir string) (runner.Runner, error) {
+			run.socketDir = socketDir
 			cmd.Env = append(append(c.environment(), prepared.Env...), certificateEnv+"="+certificate) // prepared: cookie, versions, directory for the socket
 			cmd.SysProcAttr = procAttr()
 			return run, nil
@@ -136,6 +137,7 @@ func (p *process) connect(ctx context.Context, limit time.Duration) error {
 func (p *process) stop() {
 	p.once.Do(func() {
 		defer p.stopped()
+		defer p.killStrays()
 		done := make(chan struct{})
 		go func() {
 			p.client.Kill()
@@ -146,12 +148,19 @@ func (p *process) stop() {
 			return
 		}
 		_ = p.command.Kill(context.Background())
+		p.killStrays()
 		if ends(done, p.grace) {
 			return
 		}
-		p.command.closePipes() // a child that left the group still holds them
+		p.command.closePipes() // a child that was not found still holds them
 		<-done
 	})
+}
+
+func (p *process) killStrays() {
+	if p.command.socketDir != "" { // there was a process
+		killStrays(p.command.socketDir + "\x00")
+	}
 }
 
 func ends(done <-chan struct{}, within time.Duration) bool {
@@ -195,7 +204,7 @@ func (c *client) environment() []string {
 func (p *process) howItEnded() string {
 	p.command.mu.Lock()
 	defer p.command.mu.Unlock()
-	if p.command.ended == "" {
+	if p.command.ended == "" || p.command.killed && p.command.ended == "signal: killed" { // by us
 		return "the connection broke"
 	}
 	return "its process ended (" + p.command.ended + ")"

@@ -52,12 +52,14 @@ func newTempDir(parent string) (*tempDir, error) {
 	}
 }
 
-// sweepTemp removes the directories of hosts that are gone. What cannot be removed stays.
+// sweepTemp removes the directories of hosts that are gone, and ends what is left of their plugins.
+// What cannot be removed stays.
 func sweepTemp(parent string) {
 	old, _ := filepath.Glob(filepath.Join(parent, tempPrefix+"*", tempLock))
 	for _, path := range old {
 		lock := flock.New(path)
 		if held, err := lock.TryLock(); err == nil && held {
+			killStrays(filepath.Dir(path) + "/")
 			_ = os.RemoveAll(filepath.Dir(path))
 		}
 		_ = lock.Close()
