@@ -19,7 +19,7 @@ import (
 )
 
 // thirdParty puts a plugin's executable into a new directory, under the name that it is found by.
-func thirdParty(t *testing.T, kind sdk.Kind, name string) (dir, path, sum string) {
+func thirdParty(t testing.TB, kind sdk.Kind, name string) (dir, path, sum string) {
 	t.Helper()
 	dir = t.TempDir()
 	path = filepath.Join(dir, fileName(kind, name))

@@ -3,7 +3,6 @@ package host
 import (
 	"bytes"
 	"os"
-	"path/filepath"
 	"strconv"
 	"syscall"
 
@@ -17,13 +16,14 @@ func killStrays(prefix string) {
 	mark := []byte("\x00" + plugin.EnvUnixSocketDir + "=" + prefix)
 	for range strayRounds {
 		killed := false
-		environs, _ := filepath.Glob("/proc/[0-9]*/environ") // none where nothing is mounted
-		for _, path := range environs {
-			environ, _ := os.ReadFile(path) // of a process that is gone, or another user's: nothing
-			if !bytes.Contains(append([]byte{0}, environ...), mark) {
+		entries, _ := os.ReadDir("/proc") // none where nothing is mounted
+		for _, e := range entries {
+			pid, err := strconv.Atoi(e.Name())
+			if err != nil {
 				continue
 			}
-			if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path))); err == nil && syscall.Kill(pid, syscall.SIGKILL) == nil {
+			environ, _ := os.ReadFile("/proc/" + e.Name() + "/environ") // of a process that is gone, or another user's: nothing
+			if bytes.Contains(append([]byte{0}, environ...), mark) && syscall.Kill(pid, syscall.SIGKILL) == nil {
 				killed = true
 			}
 		}
