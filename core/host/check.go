@@ -3,6 +3,8 @@ package host
 import (
 	"context"
 	"fmt"
+	"math"
+	"slices"
 
 	"github.com/dno-project/dno/sdk"
 )
@@ -129,6 +131,42 @@ func (s *sampler) Sample(ctx context.Context, req sdk.SampleRequest, g sdk.Gener
 // for a sampler that chooses among many. All of them are in memory at once.
 const mostDrawn = 1 << 16
 
+// checkDraw says what is absurd in a sampler's request to the generator, before the engine sees it:
+// the fault is the plugin's.
+func checkDraw(req sdk.GenerateRequest) error {
+	drawn := 0
+	for _, seeds := range req.Seeds {
+		drawn += len(seeds)
+	}
+	o := req.Options
+	fraction := func(x float64) bool { return x >= 0 && x <= 1 }               // false for NaN
+	positive := func(x float64) bool { return x >= 0 && x <= math.MaxFloat64 } // or 0
+	var what string
+	switch {
+	case len(req.Seeds) != len(req.Prompts):
+		what = fmt.Sprintf("it has seeds for %d prompts, and %d prompts", len(req.Seeds), len(req.Prompts))
+	case drawn > mostDrawn:
+		what = fmt.Sprintf("it asks for %d completions, at most %d are drawn at once", drawn, mostDrawn)
+	case o.MaxTokens < 1:
+		what = fmt.Sprintf("max_tokens is %d, want at least 1", o.MaxTokens)
+	case !positive(o.Temperature):
+		what = fmt.Sprintf("temperature is %v, want a number of at least 0", o.Temperature)
+	case o.TopK < 0:
+		what = fmt.Sprintf("top_k is %d, want at least 0", o.TopK)
+	case !fraction(o.TopP):
+		what = fmt.Sprintf("top_p is %v, want a number from 0 to 1", o.TopP)
+	case !fraction(o.MinP):
+		what = fmt.Sprintf("min_p is %v, want a number from 0 to 1", o.MinP)
+	case !positive(o.RepetitionPenalty):
+		what = fmt.Sprintf("repetition_penalty is %v, want a number of at least 0", o.RepetitionPenalty)
+	case slices.Contains(o.Stop, ""):
+		what = "a stop text is empty"
+	default:
+		return nil
+	}
+	return sdk.Errorf(sdk.CodePlugin, "its request to the generator: %s", what)
+}
+
 // timedGenerator stops the plugin's clock while the host works for the plugin.
 type timedGenerator struct {
 	sdk.Generator
@@ -136,12 +174,8 @@ type timedGenerator struct {
 }
 
 func (g *timedGenerator) Generate(ctx context.Context, req sdk.GenerateRequest) (sdk.GenerateResponse, error) {
-	n := 0
-	for _, seeds := range req.Seeds {
-		n += len(seeds)
-	}
-	if n > mostDrawn {
-		return sdk.GenerateResponse{}, sdk.Errorf(sdk.CodePlugin, "it asks for %d completions in one call of the generator, at most %d are drawn", n, mostDrawn)
+	if err := checkDraw(req); err != nil {
+		return sdk.GenerateResponse{}, err
 	}
 	g.clock.hold()
 	defer g.clock.release()

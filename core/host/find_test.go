@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"debug/elf"
+	"debug/macho"
+	"debug/pe"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -106,7 +108,7 @@ func TestAThirdPartysPluginRunsFromAVerifiedCopy(t *testing.T) {
 	}
 }
 
-func TestExecutablesThatAreRefused(t *testing.T) {
+func TestF32ExecutablesThatAreRefused(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("SKIP: modes and links of Unix")
 	}
@@ -171,19 +173,9 @@ func TestExecutablesThatAreRefused(t *testing.T) {
 			return replaced(t, path, l, "")
 		}, "is empty", ""},
 		"F32 a program for another machine": {func(t *testing.T, _, path string, l *Lock) string {
-			other := map[string]elf.Machine{"amd64": elf.EM_AARCH64}[runtime.GOARCH]
-			if other == 0 {
-				other = elf.EM_X86_64
-			}
-			header := elf.Header64{Type: uint16(elf.ET_EXEC), Machine: uint16(other), Version: 1, Ehsize: 64}
-			copy(header.Ident[:], elf.ELFMAG)
-			header.Ident[elf.EI_CLASS], header.Ident[elf.EI_DATA], header.Ident[elf.EI_VERSION] = byte(elf.ELFCLASS64), byte(elf.ELFDATA2LSB), 1
-			var file bytes.Buffer
-			if err := binary.Write(&file, binary.LittleEndian, header); err != nil {
-				t.Fatal(err)
-			}
-			return replaced(t, path, l, file.String())
-		}, "this machine is " + runtime.GOARCH + ": build it for this machine", ""},
+			other := map[bool]elf.Machine{true: elf.EM_AARCH64, false: elf.EM_X86_64}[runtime.GOARCH == "amd64"]
+			return replaced(t, path, l, string(elfProgram(t, other)))
+		}, "is a program for ", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -201,6 +193,47 @@ func TestExecutablesThatAreRefused(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The first bytes of programs for other systems, as far as they are read.
+func TestF32ProgramsSayWhatTheyAreFor(t *testing.T) {
+	machO := binary.LittleEndian.AppendUint32(nil, macho.Magic64)
+	machO = binary.LittleEndian.AppendUint32(machO, uint32(macho.CpuArm64))
+	machO = append(machO, make([]byte, 24)...)                                       // no commands
+	portable := binary.LittleEndian.AppendUint16(nil, pe.IMAGE_FILE_MACHINE_ARM64)   // as without the DOS part
+	portable = append(append(portable, make([]byte, 18)...), make([]byte, 1<<10)...) // no sections
+	mips := elfProgram(t, elf.EM_MIPS)
+	for name, c := range map[string]struct {
+		data            []byte
+		system, machine string
+	}{
+		"Mach-O":          {machO, "macOS", "arm64"},
+		"PE":              {portable, "Windows", "arm64"},
+		"ELF":             {mips, "Linux or another Unix", "machine EM_MIPS"},
+		"ELF that is cut": {mips[:20], "Linux or another Unix", ""},
+		"a text":          {[]byte("print('hello')\n"), "", ""},
+		"nothing":         {nil, "", ""},
+	} {
+		if system, machine := platform(bytes.NewReader(c.data)); system != c.system || machine != c.machine {
+			t.Errorf("%s: have %q, %q; want %q, %q", name, system, machine, c.system, c.machine)
+		}
+	}
+	if system, machine := ownPlatform(); system == "" || !strings.Contains(machine, runtime.GOARCH) {
+		t.Errorf("this program is for %q, %q", system, machine)
+	}
+}
+
+// elfProgram is the header of a program in ELF, without the program.
+func elfProgram(t *testing.T, machine elf.Machine) []byte {
+	t.Helper()
+	header := elf.Header64{Type: uint16(elf.ET_EXEC), Machine: uint16(machine), Version: 1, Ehsize: 64}
+	copy(header.Ident[:], elf.ELFMAG)
+	header.Ident[elf.EI_CLASS], header.Ident[elf.EI_DATA], header.Ident[elf.EI_VERSION] = byte(elf.ELFCLASS64), byte(elf.ELFDATA2LSB), 1
+	var file bytes.Buffer
+	if err := binary.Write(&file, binary.LittleEndian, header); err != nil {
+		t.Fatal(err)
+	}
+	return file.Bytes()
 }
 
 // replaced puts another content into a pinned plugin, and pins it.

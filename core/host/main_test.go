@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-plugin"
+	"google.golang.org/grpc"
 
 	"github.com/dno-project/dno/core/telemetry"
 	"github.com/dno-project/dno/sdk"
@@ -24,8 +25,8 @@ import (
 	"github.com/dno-project/dno/sdk/wire"
 )
 
-// TestMain is three programs: the tests, the plugins that they start (this binary, re-executed as a
-// bundled plugin or under a third party's name), and a host that a test kills.
+// TestMain is several programs: the tests, the plugins that they start (this binary, re-executed as a
+// bundled plugin or under a third party's name), a host that a test kills, and a plugin's greedy child.
 func TestMain(m *testing.M) {
 	if name, ok := strings.CutPrefix(filepath.Base(os.Args[0]), "dno-"); ok {
 		servePlugin(strings.TrimSuffix(name[strings.Index(name, "-")+1:], ".exe"))
@@ -39,6 +40,9 @@ func TestMain(m *testing.M) {
 		hostMain()
 		return
 	}
+	if len(os.Args) == 2 && os.Args[1] == "test-eater" {
+		eat()
+	}
 	os.Exit(m.Run())
 }
 
@@ -48,13 +52,16 @@ func hostMain() {
 	if err != nil {
 		panic(err)
 	}
-	l, _, err := h.Loss(context.Background(), Spec{Name: "good"})
+	l, _, err := h.Loss(context.Background(), Spec{Name: "family"})
 	if err != nil {
 		panic(err)
 	}
 	fmt.Println(l.(*loss).pid())
 	select {}
 }
+
+// stdout is the true standard output, which is another than os.Stdout once a plugin serves.
+var stdout = os.Stdout
 
 func (c *client) pid() int {
 	c.mu.Lock()
@@ -66,7 +73,7 @@ func (c *client) pid() int {
 }
 
 var testPlugins = map[sdk.Kind][]string{
-	sdk.KindLoss:    {"bilingual", "chatty", "dies", "family", "future", "good", "hungry", "liar", "ancient", "sleeps", "stubborn", "talks"},
+	sdk.KindLoss:    {"ancient", "bilingual", "chatty", "dies", "estranged", "family", "future", "good", "hungry", "liar", "shut", "sleeps", "stubborn", "talks"},
 	sdk.KindOracle:  {"counter", "judge"},
 	sdk.KindSampler: {"drawer"},
 }
@@ -95,9 +102,6 @@ func servePlugin(name string) {
 	case "dies":
 		fmt.Fprintln(os.Stderr, "no licence found")
 		os.Exit(7)
-	case "future":
-		fmt.Println("1|7|unix|/nowhere|grpc|")
-		select {}
 	case "ancient":
 		fmt.Println("1|0|unix|/nowhere|grpc|")
 		select {}
@@ -107,12 +111,20 @@ func servePlugin(name string) {
 	case "hungry":
 		eat()
 	case "bilingual": // as a plugin made for this host and a later one
-		sets := wire.LossService(newTestLoss(name)).Sets()
-		sets[wire.Version+1] = sets[wire.Version]
-		plugin.Serve(&plugin.ServeConfig{HandshakeConfig: wire.Handshake(), VersionedPlugins: sets, GRPCServer: wire.NewServer})
+		serveVersions(name, wire.Version, wire.Version+1)
 		return
-	case "family":
-		if err := exec.Command("sleep", "1000").Start(); err != nil {
+	case "future":
+		serveVersions(name, 7)
+		return
+	case "shut": // its server ends in a call, and it lives on
+		serveVersions(name, wire.Version)
+		select {}
+	case "family", "estranged":
+		child := exec.Command("sleep", "1000")
+		if name == "estranged" {
+			ownSession(child)
+		}
+		if err := child.Start(); err != nil {
 			panic(err)
 		}
 	case "chatty":
@@ -133,6 +145,24 @@ func servePlugin(name string) {
 	if name == "stubborn" {
 		select {} // served to the end, but does not go
 	}
+}
+
+// server is what serveVersions serves on.
+var server *grpc.Server
+
+// serveVersions serves a loss in other versions of the protocol than a plugin of today would.
+func serveVersions(name string, versions ...int) {
+	sets := map[int]plugin.PluginSet{}
+	for _, v := range versions {
+		sets[v] = wire.LossService(newTestLoss(name)).Sets()[wire.Version]
+	}
+	plugin.Serve(&plugin.ServeConfig{
+		HandshakeConfig: wire.Handshake(), VersionedPlugins: sets,
+		GRPCServer: func(o []grpc.ServerOption) *grpc.Server {
+			server = wire.NewServer(o)
+			return server
+		},
+	})
 }
 
 // testLoss is ½·β·d² for each pair, d = policy chosen − rejected, with ways to go wrong.
@@ -189,17 +219,31 @@ func (l *testLoss) Evaluate(ctx context.Context, b sdk.LossBatch) (sdk.LossResul
 		<-ctx.Done()
 		return out, ctx.Err()
 	case "flood":
-		junk := bytes.Repeat([]byte{0, 0xff, 'x', '\x1b'}, 256<<10)
-		for range 50 { // a MiB each, without a line's end
-			_, _ = os.Stderr.Write(junk)
-			_, _ = os.Stdout.Write(junk)
-		}
+		flood()
+	case "flood and exit":
+		flood()
+		fmt.Fprintln(stdout, "\nlast words on stdout")
+		fmt.Fprintln(os.Stderr, "\nlast words on stderr")
+		os.Exit(3)
 	case "close":
-		_, _ = os.Stdout.Close(), os.Stderr.Close()
+		_, _ = stdout.Close(), os.Stderr.Close()
+	case "shut":
+		go server.Stop()
+		select {}
+	case "busy":
+		countCalls(l.settings.String("file", ""))
+		for end := time.Now().Add(2 * time.Second); time.Now().Before(end); { // work, not synchronisation
+		}
 	case "huge":
 		out.State = make([]byte, wire.MaxMessage+1)
 	case "eat":
 		eat()
+	case "eat later":
+		go eat()
+	case "eat elsewhere":
+		if err := exec.Command(os.Args[0], "test-eater").Run(); err != nil {
+			panic(err)
+		}
 	case "stop":
 		stopSelf()
 	case "stop once":
@@ -250,6 +294,15 @@ func note(path, line string) {
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		panic(err)
+	}
+}
+
+// flood prints 100 MB on each output, binary and without a line's end.
+func flood() {
+	junk := bytes.Repeat([]byte{0, 0xff, 'x', '\x1b'}, 250_000)
+	for range 100 {
+		_, _ = os.Stderr.Write(junk)
+		_, _ = stdout.Write(junk)
 	}
 }
 
@@ -315,19 +368,47 @@ func (j *judge) Judge(_ context.Context, batch []sdk.Comparison) ([]sdk.Verdicts
 	return out, nil
 }
 
-// drawer asks the host's generator for everything.
-type drawer struct{}
+// drawer asks the host's generator for everything, or for what it must not.
+type drawer struct{ mode string }
 
 func (d *drawer) Manifest() sdk.Manifest {
-	return sdk.Manifest{Name: "drawer", Version: "1", Help: "draws", Sampler: sdk.SamplerTraits{UsesGenerator: true}}
+	return sdk.Manifest{
+		Name: "drawer", Version: "1", Help: "draws", Sampler: sdk.SamplerTraits{UsesGenerator: true},
+		Settings: []sdk.Setting{{Name: "mode", Type: sdk.TypeString, Default: "", Help: "what to ask for"}},
+	}
 }
 
-func (d *drawer) Configure(context.Context, sdk.Settings) error { return nil }
+func (d *drawer) Configure(_ context.Context, s sdk.Settings) error {
+	d.mode = s.String("mode", "")
+	return nil
+}
 
 func (d *drawer) Sample(ctx context.Context, req sdk.SampleRequest, g sdk.Generator) (sdk.SampleResponse, error) {
 	in := sdk.GenerateRequest{Seeds: req.Seeds, Options: sdk.GenerateOptions{Temperature: 1, MaxTokens: 8}}
 	for _, p := range req.Prompts {
 		in.Prompts = append(in.Prompts, p.Messages)
+	}
+	switch d.mode {
+	case "many":
+		in.Seeds[0] = make([]uint64, 1<<20)
+	case "enormous": // 2^24 seeds in ten bytes each are over 64 MiB
+		in.Seeds[0] = make([]uint64, 1<<24)
+		for i := range in.Seeds[0] {
+			in.Seeds[0][i] = math.MaxUint64
+		}
+	case "rows":
+		in.Seeds = in.Seeds[:1]
+	case "negative":
+		in.Options.MaxTokens = -1
+	case "hot":
+		in.Options.Temperature = math.NaN()
+	case "stop":
+		in.Options.Stop = []string{""}
+	case "again": // what was refused, is asked for again, and again
+		in.Options.MaxTokens = math.MinInt32
+		for range 100 {
+			_, _ = g.Generate(ctx, in)
+		}
 	}
 	out, err := g.Generate(ctx, in)
 	return sdk.SampleResponse(out), err

@@ -49,8 +49,9 @@ func defaultPatience() patience {
 // start starts the client's program and fetches its manifest.
 func (c *client) start(ctx context.Context) (*process, error) {
 	cmd := exec.Command(c.program.argv[0], c.program.argv[1:]...)
+	var sum []byte // to check
 	if c.program.sum != "" {
-		path, err := c.host.temp.verifiedCopy(c.program.path, c.program.sum)
+		path, fresh, err := c.host.temp.verifiedCopy(c.program.path, c.program.sum)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", c.id, err)
 		}
@@ -58,23 +59,26 @@ func (c *client) start(ctx context.Context) (*process, error) {
 			return nil, sdk.Errorf(sdk.CodePlugin, "%s: %w", c.id, err)
 		}
 		cmd = exec.Command(path)
+		if !fresh {
+			sum, _ = hex.DecodeString(c.program.sum) // it was equal to one, so it is one
+		}
 	}
 	tlsConfig, certificate, err := mutualTLS()
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", c.id, err)
 	}
-	run := &command{cmd: cmd, thread: c.host.thread, lines: newLines(c.log), memory: c.spec.Memory}
+	run := &command{cmd: cmd, thread: c.host.thread, lines: newLines(c.log), memory: c.spec.Memory, sum: sum}
 	if run.memory == 0 {
 		run.memory = defaultMemory
 	}
-	run.sum, _ = hex.DecodeString(c.program.sum)
 	c.host.processes.Add(1)
 	p := &process{command: run, grace: c.host.patience.stop, stopped: c.host.processes.Done, client: plugin.NewClient(&plugin.ClientConfig{
 		HandshakeConfig:  wire.Handshake(),
 		VersionedPlugins: wire.HostSets(),
 		AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
-		RunnerFunc: func(_ hclog.Logger, prepared *exec.Cmd, _ string) (runner.Runner, error) {
-			cmd.Env = append(append(c.environment(), prepared.Env...), certificateEnv+"="+certificate) // prepared: cookie, versions, directory for the socket
+		RunnerFunc: func(_ hclog.Logger, prepared *exec.Cmd, socketDir string) (runner.Runner, error) {
+			run.socketDir = socketDir
+			cmd.Env = append(append(c.environment(), prepared.Env...), wire.CertificateEnv+"="+certificate) // prepared: cookie, versions, directory for the socket
 			cmd.SysProcAttr = procAttr()
 			return run, nil
 		},
@@ -136,6 +140,7 @@ func (p *process) connect(ctx context.Context, limit time.Duration) error {
 func (p *process) stop() {
 	p.once.Do(func() {
 		defer p.stopped()
+		defer p.killStrays()
 		done := make(chan struct{})
 		go func() {
 			p.client.Kill()
@@ -146,12 +151,19 @@ func (p *process) stop() {
 			return
 		}
 		_ = p.command.Kill(context.Background())
+		p.killStrays()
 		if ends(done, p.grace) {
 			return
 		}
-		p.command.closePipes() // a child that left the group still holds them
+		p.command.closePipes() // a child that was not found still holds them
 		<-done
 	})
+}
+
+func (p *process) killStrays() {
+	if p.command.socketDir != "" { // there was a process
+		killStrays(p.command.socketDir + "\x00")
+	}
 }
 
 func ends(done <-chan struct{}, within time.Duration) bool {
@@ -195,7 +207,7 @@ func (c *client) environment() []string {
 func (p *process) howItEnded() string {
 	p.command.mu.Lock()
 	defer p.command.mu.Unlock()
-	if p.command.ended == "" {
+	if p.command.ended == "" || p.command.killed && p.command.ended == "signal: killed" { // by us
 		return "the connection broke"
 	}
 	return "its process ended (" + p.command.ended + ")"

@@ -21,15 +21,16 @@ import (
 // for it starts on the host's thread, has an empty standard input, kills the whole process group,
 // and reads both outputs for good, so that no print can stop the plugin.
 type command struct {
-	cmd     *exec.Cmd
-	memory  int64  // the most that it may have, bytes
-	sum     []byte // what the executable must hash to; empty for a bundled plugin
-	thread  *thread
-	lines   *lines
-	reading sync.WaitGroup
-	pipes   []*os.File     // the host's ends of the outputs
-	gone    chan struct{}  // closed when the process has ended
-	first   *io.PipeReader // the handshake's line, for go-plugin; ends with the output
+	cmd       *exec.Cmd
+	socketDir string // its own, set before it starts
+	memory    int64  // the most that it may have, bytes
+	sum       []byte // what the executable must hash to; empty where that is known
+	thread    *thread
+	lines     *lines
+	reading   sync.WaitGroup
+	pipes     []*os.File     // the host's ends of the outputs
+	gone      chan struct{}  // closed when the process has ended
+	first     *io.PipeReader // the handshake's line, for go-plugin; ends with the output
 
 	mu        sync.Mutex
 	handshake string // the output's first line

@@ -4,6 +4,7 @@ package host
 
 import (
 	"os"
+	"os/exec"
 	"syscall"
 )
 
@@ -12,3 +13,6 @@ func stopSelf() {
 	_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
 	select {} // the signal may take its time
 }
+
+// ownSession starts a command outside of this process's group and session.
+func ownSession(c *exec.Cmd) { c.SysProcAttr = &syscall.SysProcAttr{Setsid: true} }

@@ -1,3 +1,7 @@
 package host
 
+import "os/exec"
+
 func stopSelf() { select {} }
+
+func ownSession(*exec.Cmd) {}

@@ -52,12 +52,14 @@ func newTempDir(parent string) (*tempDir, error) {
 	}
 }
 
-// sweepTemp removes the directories of hosts that are gone. What cannot be removed stays.
+// sweepTemp removes the directories of hosts that are gone, and ends what is left of their plugins.
+// What cannot be removed stays.
 func sweepTemp(parent string) {
 	old, _ := filepath.Glob(filepath.Join(parent, tempPrefix+"*", tempLock))
 	for _, path := range old {
 		lock := flock.New(path)
 		if held, err := lock.TryLock(); err == nil && held {
+			killStrays(filepath.Dir(path) + "/")
 			_ = os.RemoveAll(filepath.Dir(path))
 		}
 		_ = lock.Close()
@@ -70,24 +72,25 @@ func (t *tempDir) remove() {
 }
 
 // verifiedCopy returns a private copy of the executable at path, made once, whose bytes hash to
-// sum. What is hashed is what is written, so it does not matter who changes the file meanwhile.
-func (t *tempDir) verifiedCopy(path, sum string) (string, error) {
+// sum. What is hashed is what is written, so it does not matter who changes the file meanwhile. One
+// that is not fresh was made for an earlier start, and is hashed again before it starts.
+func (t *tempDir) verifiedCopy(path, sum string) (name string, fresh bool, err error) {
 	dir := filepath.Join(t.path, sum)
-	name := filepath.Join(dir, filepath.Base(path))
+	name = filepath.Join(dir, filepath.Base(path))
 	if _, err := os.Stat(name); err == nil {
-		return name, nil // hashed again before it starts
+		return name, false, nil
 	}
 	have, err := t.copyTo(dir, name, path)
 	if err != nil {
 		_ = os.Remove(name)
-		return "", sdk.Errorf(sdk.CodeIO, "copy %s: %w", path, err)
+		return "", false, sdk.Errorf(sdk.CodeIO, "copy %s: %w", path, err)
 	}
 	if have != sum {
 		_ = os.Remove(name)
-		return "", sdk.Errorf(sdk.CodePlugin, "%s has the checksum %s, dno.lock pins %s", path, have, sum).WithHint(
+		return "", false, sdk.Errorf(sdk.CodePlugin, "%s has the checksum %s, dno.lock pins %s", path, have, sum).WithHint(
 			"the executable was replaced; if you trust the new one: dno plugin install %s", path)
 	}
-	return name, nil
+	return name, true, nil
 }
 
 func (t *tempDir) copyTo(dir, name, path string) (sum string, err error) {

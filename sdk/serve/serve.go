@@ -64,14 +64,19 @@ func run(service wire.Service, p sdk.Plugin) {
 	}
 	go exitWithParent(os.Getppid(), time.NewTicker(time.Second).C)
 	stderr := os.Stderr
-	plugin.Serve(&plugin.ServeConfig{
+	config := &plugin.ServeConfig{
 		HandshakeConfig:  cookie,
 		VersionedPlugins: service.Sets(),
 		Logger:           hclog.New(&hclog.LoggerOptions{Level: hclog.Warn, Output: stderr, DisableTime: true}),
 		GRPCServer: func(options []grpc.ServerOption) *grpc.Server {
 			return wire.NewServer(append(options, grpc.UnaryInterceptor(printTo(stderr))))
 		},
-	})
+	}
+	if err := identify(config); err != nil {
+		fmt.Fprintf(stderr, "serve %s: %v\n", service.Manifest().Name, err)
+		os.Exit(1)
+	}
+	plugin.Serve(config)
 	if c, ok := p.(io.Closer); ok {
 		_ = c.Close() // the process ends here: nobody is left to hear of a failure
 	}
