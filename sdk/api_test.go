@@ -143,8 +143,11 @@ func exported(t *testing.T, dir string) (lines []string) {
 						for i, n := range s.Names {
 							if n.IsExported() {
 								value := ""
+								if s.Type != nil {
+									value = " " + text(s.Type)
+								}
 								if d.Tok == token.CONST && i < len(s.Values) {
-									value = " = " + text(s.Values[i])
+									value += " = " + text(s.Values[i])
 								}
 								add("%s %s%s", d.Tok, n.Name, value)
 							}
@@ -166,6 +169,9 @@ func addType(add func(string, ...any), text func(any) string, s *ast.TypeSpec) {
 	case *ast.StructType:
 		add("type %s struct", s.Name.Name)
 		for _, f := range x.Fields.List {
+			if len(f.Names) == 0 && ast.IsExported(strings.TrimLeft(text(f.Type), "*")) {
+				add("embeds %s.%s", s.Name.Name, text(f.Type))
+			}
 			for _, n := range f.Names {
 				if n.IsExported() {
 					add("field %s.%s %s", s.Name.Name, n.Name, text(f.Type))
