@@ -299,6 +299,7 @@ func (raw) Name() string                       { return "proto" }
 
 // The page's rules, followed to the letter and without go-plugin, start a plugin, ask it, and stop it.
 func TestAPluginIsRunByThePagesRules(t *testing.T) {
+	track(t, "../cmd", "../core", "../plugins", "../scripts", "../sdk")
 	dno := filepath.Join(t.TempDir(), "dno")
 	works(t, "..", nil, "go", "build", "-o", dno, "./cmd/dno")
 	sockets, err := os.MkdirTemp("", "dno-page-")

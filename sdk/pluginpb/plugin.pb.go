@@ -851,7 +851,7 @@ type Comparison struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"` // returned with the verdicts
 	Prompt        *Prompt                `protobuf:"bytes,2,opt,name=prompt,proto3" json:"prompt,omitempty"`
-	Candidates    []string               `protobuf:"bytes,3,rep,name=candidates,proto3" json:"candidates,omitempty"` // completions' texts, at least two
+	Candidates    []string               `protobuf:"bytes,3,rep,name=candidates,proto3" json:"candidates,omitempty"` // completions' texts, at least one
 	Pairs         []*Ordered             `protobuf:"bytes,4,rep,name=pairs,proto3" json:"pairs,omitempty"`           // which to compare
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
