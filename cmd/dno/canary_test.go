@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"crypto/rand"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -29,8 +30,7 @@ done
 // plugin, no log, no record, no report, no error, no process list (F33).
 func TestF33AKeyReachesOnlyThePluginThatIsAllowedIt(t *testing.T) {
 	skipOnWindows(t)
-	key := "sk-CANARY-" + strings.Repeat("7f3a", 8)
-	other := "sk-OTHER-" + strings.Repeat("9c1d", 8)
+	key, other := "sk-CANARY-"+rand.Text(), "sk-OTHER-"+rand.Text()
 	environ := []string{"DNO_CANARY_KEY=" + key, "OPENAI_API_KEY=" + other}
 	for name, c := range map[string]struct {
 		answer  string // of the oracle
@@ -41,7 +41,7 @@ func TestF33AKeyReachesOnlyThePluginThatIsAllowedIt(t *testing.T) {
 		"an oracle that is allowed nothing":                     {answer: `"p":1,"reason":"'"$DNO_CANARY_KEY$OPENAI_API_KEY"'"`},
 		"an oracle that is allowed the key, and returns it":     {answer: `"p":1,"reason":"'"$DNO_CANARY_KEY"'"`, env: `, env=["DNO_CANARY_KEY"]`, allowed: true},
 		"an oracle that abstains with the key":                  {answer: `"abstain":"'"$DNO_CANARY_KEY"'"`, env: `, env=["DNO_CANARY_KEY"]`, code: 5, allowed: true},
-		"an oracle whose program breaks the rules with the key": {answer: `"q":"'"$DNO_CANARY_KEY"'"`, env: `, env=["DNO_CANARY_KEY"]`, code: 5, allowed: true},
+		"an oracle whose program breaks the rules with the key": {answer: `"q":"'"$DNO_CANARY_KEY"'"`, env: `, env=["DNO_CANARY_KEY"]`, code: 4, allowed: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -62,7 +62,7 @@ func TestF33AKeyReachesOnlyThePluginThatIsAllowedIt(t *testing.T) {
 			err := cmd.Wait()
 			close(done)
 			found := <-watched
-			if code := exitCode(err); code != c.code && !(c.code == 5 && code == 4) {
+			if code := exitCode(err); code != c.code {
 				t.Fatalf("it exited with %d, want %d\n%s", code, c.code, &out)
 			}
 			for _, line := range found {

@@ -57,18 +57,27 @@ type Running struct {
 	Settings sdk.Settings // with defaults filled in
 }
 
-// Host owns the plugins' processes. It is safe for concurrent use.
+// Host owns the plugins' processes. It is safe for concurrent use. What a plugin does hurts its own calls
+// alone, and this is what it cannot do:
 //
-// A plugin's process sees of the environment PATH, LANG, TMPDIR and what its spec names; its
-// standard input is empty; what it prints goes to the log. On Linux it dies with the host, even
-// if the host is killed; elsewhere the sdk's plugins notice within a second.
+//   - See more of the environment than PATH, LANG, TMPDIR and what its spec names; its standard input is
+//     empty. A value that the spec names is taken out of the log and of the plugin's answers.
+//   - Run other bytes than those that were pinned: a third party's program runs from a private copy.
+//   - Hold a start up: it has 10 s for its handshake, and 10 s for its manifest.
+//   - Hold a call up longer than the spec's timeout, which stands still while the host's generator draws
+//     for a sampler; or, where it is stuck, longer than 35 s: it is asked for its health every 5 s, and one
+//     that does not answer within 30 s is killed, and the call sent again. One that is busy answers.
+//   - End a run by ending itself: a call is sent again to a new process, three times, after 0.1, 0.2 and 0.4 s.
+//   - Take more memory than its spec allows, on Linux, with the processes that it started: five times a second
+//     it is looked at. It is killed, and the call fails, or the next one.
+//   - Send or get a message of more than 64 MiB, or an answer that breaks the contract.
+//   - Fill the log, or stop because nobody reads: what it prints is read for good, logged at most 20 lines a
+//     second after the first 100, and the last 40 lines are kept for the error.
+//   - Outlive the host, or its own stop: it has 2 s to go, then it is killed, with its process group and, on
+//     Linux, what has left the group and kept its environment. On Linux it dies with a host that is killed;
+//     elsewhere the sdk's plugins notice within a second. The next host sweeps what that one left.
 //
-// On Linux a plugin that has more memory than its spec allows is killed, and its call fails; elsewhere
-// there is no limit. A plugin that does not answer health checks during a call is killed, and
-// the call is sent again.
-//
-// The timeout of a sampler's call stands still while the host's generator draws for it. After a
-// call that was cancelled or timed out the process is stopped, for nobody knows what it is
+// After a call that was cancelled or timed out the process is stopped, for nobody knows what it is
 // doing; the next call starts a new one.
 type Host struct {
 	options  Options
