@@ -70,7 +70,7 @@ func TestEvilPlugins(t *testing.T) {
 		"F28 is stopped in a call, each time": {mode: "stop", code: sdk.CodePlugin, linux: true,
 			want: "died 4 times in one call, for the last time: it was stuck: no answer to a health check within 500ms"},
 		"F28 is stopped in a call, once":            {mode: "stop once", linux: true},
-		"F28 is busy, and answers its health check": {mode: "busy", health: time.Second, calls: 1},
+		"F28 is busy, and answers its health check": {mode: "busy", health: 2 * time.Second, calls: 1},
 		"F28 ends its server, and lives on": {name: "shut", mode: "shut", code: sdk.CodePlugin,
 			want: "died 4 times in one call, for the last time: the connection broke"},
 		"F28 leaves a child":                         {name: "family", linux: true},

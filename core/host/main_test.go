@@ -232,7 +232,7 @@ func (l *testLoss) Evaluate(ctx context.Context, b sdk.LossBatch) (sdk.LossResul
 		select {}
 	case "busy":
 		countCalls(l.settings.String("file", ""))
-		for end := time.Now().Add(2 * time.Second); time.Now().Before(end); { // work, not synchronisation
+		for end := time.Now().Add(3 * time.Second); time.Now().Before(end); { // work, not synchronisation
 		}
 	case "huge":
 		out.State = make([]byte, wire.MaxMessage+1)
