@@ -38,7 +38,7 @@ func grpcEnvironment(t *testing.T) (dir string) {
 	dir = filepath.Join(t.TempDir(), "venv")
 	for _, args := range [][]string{
 		{name, "-m", "venv", dir},
-		{filepath.Join(dir, "bin", "python"), "-m", "pip", "--quiet", "--disable-pip-version-check", "install", "grpcio==1.85.1"},
+		{filepath.Join(dir, "bin", "python"), "-m", "pip", "--quiet", "--disable-pip-version-check", "install", "grpcio==1.80.1"},
 	} {
 		out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
 		if err == nil {

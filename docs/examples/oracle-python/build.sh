@@ -5,9 +5,13 @@ set -eu
 cd "$(dirname "$0")"
 sdk="../../../sdk/python"
 
+case $PWD in *[[:space:]]*)
+  echo "build.sh: the name of $PWD has a space, which the first line of a program cannot have: move it" >&2
+  exit 2
+esac
 if [ ! -x .venv/bin/python ]; then
   "${PYTHON:-python3}" -m venv .venv
-  .venv/bin/python -m pip --quiet --disable-pip-version-check install grpcio==1.85.1
+  .venv/bin/python -m pip --quiet --disable-pip-version-check install grpcio==1.80.1 # the last for Python 3.9
 fi
 
 rm -rf build
@@ -15,5 +19,6 @@ mkdir -p build plugins
 cp plugin.py build/__main__.py
 mkdir build/dno_sdk
 cp "$sdk"/dno_sdk/*.py build/dno_sdk
-PYTHONPATH="$sdk" .venv/bin/python -m unittest --quiet
+PYTHONPATH="$sdk" .venv/bin/python -B -m unittest --quiet
+find build -exec touch -t 200001010000 {} + # the same sources give the same program, and checksum
 .venv/bin/python -m zipapp build --python "$PWD/.venv/bin/python" --output plugins/dno-oracle-arithmetic
