@@ -77,15 +77,23 @@ func TestPythonPlugins(t *testing.T) {
 	})
 	t.Run("messages are the same bytes", func(t *testing.T) {
 		names, lines := messagesInHex(t)
-		for i, have := range strings.Fields(inSDK(t, strings.Join(lines, "\n"), "-m", "tests.reencode")) {
+		written := strings.Fields(inSDK(t, strings.Join(lines, "\n"), "-m", "tests.reencode"))
+		if len(written) != len(lines) {
+			t.Fatalf("Python writes %d messages, want %d", len(written), len(lines))
+		}
+		for i, have := range written {
 			if _, want, _ := strings.Cut(lines[i], " "); have != want {
 				t.Errorf("%s: Python writes\n%.300s\ninstead of\n%.300s", names[i], have, want)
 			}
 		}
 	})
 	t.Run("certificate", func(t *testing.T) {
-		for range 20 {
-			out := inSDK(t, "", "-c", "from dno_sdk import tls; key, cert, der = tls.self_signed(); print(key.decode() + cert.decode())")
+		const script = "from dno_sdk import tls\nfor _ in range(20):\n    key, certificate, _ = tls.self_signed()\n    print(key.decode() + certificate.decode() + ';')"
+		made := strings.Split(inSDK(t, "", "-c", script), ";")
+		if len(made) != 21 {
+			t.Fatalf("%d certificates, want 20", len(made)-1)
+		}
+		for _, out := range made[:20] {
 			pair, err := tls.X509KeyPair([]byte(out), []byte(out))
 			if err != nil {
 				t.Fatalf("%v\n%s", err, out)
@@ -100,6 +108,8 @@ func TestPythonPlugins(t *testing.T) {
 			}
 		}
 	})
+	t.Run("edges of an oracle", func(t *testing.T) { pythonOracle(t, interpreter, sources) })
+	t.Run("edges of a sampler", func(t *testing.T) { pythonSampler(t, interpreter, sources) })
 	project := func(kind sdk.Kind) string {
 		dir := filepath.Join(t.TempDir(), "mine")
 		works(t, ".", "plugin", "new", string(kind), "mine", "--lang", "python", "--sdk", sources, "--dir", dir)

@@ -14,7 +14,7 @@
 
 from .server import serve
 from .types import (
-    CORRUPT, INTERNAL, IO, NUMERIC, ORACLE, PLUGIN, SCRIPT, USAGE,
+    BUDGET, CORRUPT, INTERNAL, IO, NUMERIC, ORACLE, PLUGIN, SCRIPT, USAGE,
     Assessment, Comparison, Completion, Error, GenerateOptions, Loss, LossBatch, LossResult, Manifest, Message,
     Oracle, Pairwise, PairTerm, Plugin, Prompt, Sampler, SampleRequest, Setting, Verdict, Verdicts,
 )

@@ -37,6 +37,8 @@ def serve(plugin):
     # Standard output belongs to the handshake; what the plugin prints goes to standard error.
     handshake = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    sys.stdout.flush()  # what was printed before and is still in Python's buffer
+    sys.stdout = sys.stderr  # which keeps nothing back
 
     server = _Server(plugin)
     path, certificate = server.listen()
@@ -94,7 +96,10 @@ class _Server:
 
     def wait(self):
         self.stopping.wait()
-        self.plugin.close()
+        try:
+            self.plugin.close()
+        except BaseException:  # the process ends all the same
+            traceback.print_exc()
         self.grpc.stop(0).wait(1)
 
     def _services(self):
@@ -129,7 +134,7 @@ class _Server:
                 error = {"code": e.code, "hint": e.hint}, str(e)
             except wire.WireError as e:
                 error = {"code": types.PLUGIN}, str(e)
-            except Exception as e:  # any fault of the plugin's is an answer, not an end
+            except BaseException as e:  # any fault of the plugin's is an answer, sys.exit() too: gRPC would give none
                 traceback.print_exc()
                 error = {}, f"{type(e).__name__}: {e}"
             _abort(context, *error)

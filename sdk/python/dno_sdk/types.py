@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Optional
 
 # Codes of errors: dno's exit codes.
-INTERNAL, USAGE, SCRIPT, PLUGIN, ORACLE, IO, NUMERIC, CORRUPT = 1, 2, 3, 4, 5, 6, 7, 10
+INTERNAL, USAGE, SCRIPT, PLUGIN, ORACLE, IO, NUMERIC, BUDGET, CORRUPT = 1, 2, 3, 4, 5, 6, 7, 9, 10
 
 
 class Error(Exception):
