@@ -40,16 +40,19 @@ def loss_batch(m):
     columns = {name: column(name, kind, m[name]) for name, kind in _COLUMNS.items()}
     for name in ("policy_tokens", "reference_tokens"):
         columns[name] = [column(name, "d", row) for row in m[name]]
+    for i, x in enumerate(m["teacher"]):
+        if x > 1:
+            raise wire.WireError(f"field teacher: byte {i} is {x}: want 0 or 1")
     b = types.LossBatch(teacher=[x == 1 for x in m["teacher"]], state=m["state"], **columns)
     for names, want in ((_PER_COMPLETION + _IF_ANY, len(b.policy)), (_PER_PAIR, len(b.chosen))):
         for name in names:
             have = len(getattr(b, name))
             if have != want and (have or name not in _IF_ANY):
                 raise wire.WireError(f"field {name} has {have} values: want {want}")
-    for rows in (b.policy_tokens, b.reference_tokens):
-        for i, row in enumerate(rows):
+    for name in ("policy_tokens", "reference_tokens"):
+        for i, row in enumerate(getattr(b, name)):
             if len(row) != b.tokens[i]:
-                raise wire.WireError(f"row {i} of tokens has {len(row)} values: want {b.tokens[i]}")
+                raise wire.WireError(f"field {name}[{i}] has {len(row)} values: want {b.tokens[i]}")
     for k, pair in enumerate(zip(b.chosen, b.rejected)):
         if not all(0 <= i < len(b.policy) for i in pair):
             raise wire.WireError(f"pair {k} is of the completions {pair[0]} and {pair[1]}: have {len(b.policy)}")
@@ -86,7 +89,7 @@ def _object(field, data):
 
 
 def settings(m):
-    """Returns the settings; integers come as floats where a script gave them so, like all numbers of JSON."""
+    """Returns the settings. A whole number is an int, however the script wrote it."""
     return _object("settings_json", m["settings_json"])
 
 

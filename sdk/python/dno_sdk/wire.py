@@ -114,7 +114,7 @@ def encode(name, message):
         value = message.get(field)
         try:
             _put(out, number, kind, value)
-        except (TypeError, ValueError, struct.error) as e:
+        except (AttributeError, OverflowError, TypeError, ValueError, struct.error) as e:
             raise WireError(f"{name}.{field}: {e}") from e
     return bytes(out)
 

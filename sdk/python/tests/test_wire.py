@@ -89,9 +89,12 @@ class TestWire(unittest.TestCase):
                 pass
 
     def test_numbers_that_do_not_fit(self):
-        for value in (2**31, "x"):
-            with self.assertRaisesRegex(wire.WireError, "Ordered.a"):
-                wire.encode("Ordered", {"a": value})
+        for name, message in {
+            "Ordered.a": {"a": 2**31}, "Ordered.b": {"b": "x"}, "Verdict.p": {"p": 10**400}, "Verdict.reason": {"reason": 5},
+            "Assessment.labels": {"labels": {5: 1.0}}, "Verdicts.pairs": {"pairs": 3}, "EvaluateResponse.state": {"state": "text"},
+        }.items():
+            with self.assertRaisesRegex(wire.WireError, name):
+                wire.encode(name.partition(".")[0], message)
         with self.assertRaisesRegex(wire.WireError, "no field 'c'"):
             wire.encode("Ordered", {"c": 1})
 
@@ -120,7 +123,8 @@ class TestLossBatch(unittest.TestCase):
             "field weight has 2 values: want 1": {"weight": d([1, 1])},
             "field win_rate has 0 values: want 2": {"win_rate": b""},
             "field mismatched_policy has 1 values": {"mismatched_policy": d([1])},
-            "row 1 of tokens has 1 values: want 2": {"policy_tokens": [d([1]), d([1])]},
+            "field teacher: byte 1 is 2: want 0 or 1": {"teacher": b"\0\2"},
+            r"field policy_tokens\[1\] has 1 values: want 2": {"policy_tokens": [d([1]), d([1])]},
             "pair 0 is of the completions 7 and 1": {"chosen": array("i", [7]).tobytes()},
         }.items():
             with self.assertRaisesRegex(wire.WireError, words):
