@@ -7,6 +7,7 @@ Each check returns the list of faults, each a sentence; check() raises an Assert
 import importlib.util
 import json
 import math
+import os
 import random
 import re
 import sys
@@ -240,6 +241,8 @@ def main(path):
     """Checks the plugin class that a file defines, and returns the exit code."""
     spec = importlib.util.spec_from_file_location("plugin", path)
     module = importlib.util.module_from_spec(spec)
+    sys.modules["plugin"] = module  # dataclasses look there
+    sys.path.insert(0, os.path.dirname(os.path.abspath(path)))  # as when the file is run
     spec.loader.exec_module(module)
     found = [c for c in vars(module).values() if isinstance(c, type) and issubclass(c, types.Plugin) and c.__module__ == "plugin"]
     if len(found) != 1:

@@ -1,4 +1,8 @@
 import math
+import os
+import subprocess
+import sys
+import tempfile
 import unittest
 
 import dno_sdk as dno
@@ -83,6 +87,30 @@ class TestConformance(unittest.TestCase):
         }.items():
             with self.assertRaisesRegex(AssertionError, words):
                 conformance.check(plugin)
+
+
+    def test_a_file_is_loaded_as_if_it_were_run(self):
+        text = """
+from __future__ import annotations
+import dataclasses, dno_sdk, helper
+
+@dataclasses.dataclass
+class Kept:
+    x: int
+
+class Judge(dno_sdk.Oracle):
+    manifest = dno_sdk.Manifest("judge", "1", "ties all", form="pairwise")
+
+    def judge(self, batch):
+        return [dno_sdk.Verdicts(c.id, [dno_sdk.Verdict(p=helper.P) for _ in c.pairs]) for c in batch]
+"""
+        for p, code in ((0.5, 0), (2, 4)):
+            with tempfile.TemporaryDirectory() as folder:
+                for name, body in {"mine.py": text, "helper.py": f"P = {p}"}.items():
+                    with open(os.path.join(folder, name), "w") as f:
+                        f.write(body)
+                done = subprocess.run([sys.executable, "-m", "dno_sdk.conformance", os.path.join(folder, "mine.py")], capture_output=True, text=True)
+                self.assertEqual(done.returncode, code, done.stdout + done.stderr)
 
 
 if __name__ == "__main__":
