@@ -393,27 +393,6 @@ func TestPluginsAreClosed(t *testing.T) {
 	r.wants(t, "close: stuck")
 }
 
-// sharing is an oracle that writes the answers of all its calls into one slice.
-type sharing struct {
-	longest
-	mu  sync.Mutex
-	out []sdk.Verdicts
-}
-
-func (s *sharing) Judge(ctx context.Context, batch []sdk.Comparison) ([]sdk.Verdicts, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	out, err := s.longest.Judge(ctx, batch)
-	s.out = append(s.out[:0], out...)
-	return s.out, err
-}
-
-func TestAnOracleWhoseCallsShareTheirAnswersIsCaught(t *testing.T) {
-	r := newRecorder()
-	Oracle(r, func() sdk.Oracle { return &sharing{longest: longest{form: sdk.FormPairwise}} })
-	r.wants(t, "in process/at once: asked 3 times at once: verdicts[0].id is")
-}
-
 func TestFaultyOraclesAreCaught(t *testing.T) {
 	first := func(v *sdk.Verdicts) { // prefers what is shown first
 		for i := range v.Pairs {
