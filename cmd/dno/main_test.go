@@ -282,7 +282,7 @@ func cmdSame(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // dno runs one command line in dir; env is added to the environment.
-func dno(t *testing.T, dir string, env []string, args ...string) (stdout, stderr string, code int) {
+func dno(t testing.TB, dir string, env []string, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
 	var out, errs strings.Builder
 	cmd := exec.Command("dno", args...)
@@ -296,7 +296,7 @@ func dno(t *testing.T, dir string, env []string, args ...string) (stdout, stderr
 }
 
 // works runs a command that has to succeed, and returns what it prints.
-func works(t *testing.T, dir string, args ...string) string {
+func works(t testing.TB, dir string, args ...string) string {
 	t.Helper()
 	out, errs, code := dno(t, dir, nil, args...)
 	if code != 0 {

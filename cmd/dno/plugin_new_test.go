@@ -14,7 +14,7 @@ import (
 )
 
 // ran runs a command that has to succeed, and returns what it prints on both streams.
-func ran(t *testing.T, dir, name string, args ...string) string {
+func ran(t testing.TB, dir, name string, args ...string) string {
 	t.Helper()
 	var out bytes.Buffer
 	cmd := exec.Command(name, args...)

@@ -29,7 +29,7 @@ import (
 
 // grpcEnvironment makes a Python environment with grpcio. Without Python, or where grpcio cannot be
 // had, the test is skipped, unless DNO_REQUIRE_PYTHON is 1: then it fails.
-func grpcEnvironment(t *testing.T) (dir string) {
+func grpcEnvironment(t testing.TB) (dir string) {
 	t.Helper()
 	name := os.Getenv("DNO_PYTHON")
 	if name == "" {

@@ -81,29 +81,3 @@ func BenchmarkHealthCheck(b *testing.B) {
 	}
 	quantiles(b, took)
 }
-
-// BenchmarkLaunch is a plugin's start up to its first possible call: bundled, and a third party's with its
-// checksum, its private copy and its verification. Its end is not counted.
-func BenchmarkLaunch(b *testing.B) {
-	launch := func(b *testing.B, options Options, name string) {
-		var took []time.Duration
-		for b.Loop() {
-			h, err := New(options)
-			if err != nil {
-				b.Fatal(err)
-			}
-			start := time.Now()
-			if _, _, err := h.Loss(context.Background(), Spec{Name: name}); err != nil {
-				b.Fatal(err)
-			}
-			took = append(took, time.Since(start))
-			h.Close()
-		}
-		quantiles(b, took)
-	}
-	b.Run("bundled", func(b *testing.B) { launch(b, bundled(), "good") })
-	b.Run("third party", func(b *testing.B) {
-		dir, _, sum := thirdParty(b, sdk.KindLoss, "good")
-		launch(b, Options{SearchDirs: []string{dir}, Lock: pinned("loss/good", sum)}, "good")
-	})
-}
