@@ -49,9 +49,9 @@ func defaultPatience() patience {
 // start starts the client's program and fetches its manifest.
 func (c *client) start(ctx context.Context) (*process, error) {
 	cmd := exec.Command(c.program.argv[0], c.program.argv[1:]...)
-	var sum []byte // to check
+	var sum []byte
 	if c.program.sum != "" {
-		path, fresh, err := c.host.temp.verifiedCopy(c.program.path, c.program.sum)
+		path, err := c.host.temp.verifiedCopy(c.program.path, c.program.sum)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", c.id, err)
 		}
@@ -59,9 +59,7 @@ func (c *client) start(ctx context.Context) (*process, error) {
 			return nil, sdk.Errorf(sdk.CodePlugin, "%s: %w", c.id, err)
 		}
 		cmd = exec.Command(path)
-		if !fresh {
-			sum, _ = hex.DecodeString(c.program.sum) // it was equal to one, so it is one
-		}
+		sum, _ = hex.DecodeString(c.program.sum) // it was equal to one, so it is one
 	}
 	tlsConfig, certificate, err := mutualTLS()
 	if err != nil {

@@ -24,7 +24,7 @@ type command struct {
 	cmd       *exec.Cmd
 	socketDir string // its own, set before it starts
 	memory    int64  // the most that it may have, bytes
-	sum       []byte // what the executable must hash to; empty where that is known
+	sum       []byte // what the executable must hash to; empty for a bundled one
 	thread    *thread
 	lines     *lines
 	reading   sync.WaitGroup

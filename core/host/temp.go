@@ -72,25 +72,25 @@ func (t *tempDir) remove() {
 }
 
 // verifiedCopy returns a private copy of the executable at path, made once, whose bytes hash to
-// sum. What is hashed is what is written, so it does not matter who changes the file meanwhile. One
-// that is not fresh was made for an earlier start, and is hashed again before it starts.
-func (t *tempDir) verifiedCopy(path, sum string) (name string, fresh bool, err error) {
+// sum. What is hashed is what is written, so it does not matter who changes the file meanwhile. The
+// copy is hashed again before each start.
+func (t *tempDir) verifiedCopy(path, sum string) (name string, err error) {
 	dir := filepath.Join(t.path, sum)
 	name = filepath.Join(dir, filepath.Base(path))
 	if _, err := os.Stat(name); err == nil {
-		return name, false, nil
+		return name, nil
 	}
 	have, err := t.copyTo(dir, name, path)
 	if err != nil {
 		_ = os.Remove(name)
-		return "", false, sdk.Errorf(sdk.CodeIO, "copy %s: %w", path, err)
+		return "", sdk.Errorf(sdk.CodeIO, "copy %s: %w", path, err)
 	}
 	if have != sum {
 		_ = os.Remove(name)
-		return "", false, sdk.Errorf(sdk.CodePlugin, "%s has the checksum %s, dno.lock pins %s", path, have, sum).WithHint(
+		return "", sdk.Errorf(sdk.CodePlugin, "%s has the checksum %s, dno.lock pins %s", path, have, sum).WithHint(
 			"the executable was replaced; if you trust the new one: dno plugin install %s", path)
 	}
-	return name, true, nil
+	return name, nil
 }
 
 func (t *tempDir) copyTo(dir, name, path string) (sum string, err error) {

@@ -1231,6 +1231,7 @@ type EvaluateRequest struct {
 	// prompt of completion i. Empty where the batch has a single prompt.
 	MismatchedPolicy    []byte `protobuf:"bytes,19,opt,name=mismatched_policy,json=mismatchedPolicy,proto3" json:"mismatched_policy,omitempty"`          // float64 x C or empty, nats
 	MismatchedReference []byte `protobuf:"bytes,20,opt,name=mismatched_reference,json=mismatchedReference,proto3" json:"mismatched_reference,omitempty"` // the same under the reference policy; empty with no_reference
+	Call                uint32 `protobuf:"varint,21,opt,name=call,proto3" json:"call,omitempty"`                                                         // on the stream: the call's number, from 1, which its answer repeats; else 0
 	unknownFields       protoimpl.UnknownFields
 	sizeCache           protoimpl.SizeCache
 }
@@ -1405,6 +1406,13 @@ func (x *EvaluateRequest) GetMismatchedReference() []byte {
 	return nil
 }
 
+func (x *EvaluateRequest) GetCall() uint32 {
+	if x != nil {
+		return x.Call
+	}
+	return 0
+}
+
 // EvaluateResponse is the loss of a batch: sums over its units, each times its weight.
 type EvaluateResponse struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
@@ -1413,6 +1421,7 @@ type EvaluateResponse struct {
 	TokenGradients [][]byte               `protobuf:"bytes,3,rep,name=token_gradients,json=tokenGradients,proto3" json:"token_gradients,omitempty"`                                         // C rows, row i float64 x tokens[i]; only with token_level
 	Metrics        map[string]float64     `protobuf:"bytes,4,rep,name=metrics,proto3" json:"metrics,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"` // named means for the record
 	State          []byte                 `protobuf:"bytes,5,opt,name=state,proto3" json:"state,omitempty"`                                                                                 // opaque: handed back with the next call, saved in checkpoints
+	Call           uint32                 `protobuf:"varint,6,opt,name=call,proto3" json:"call,omitempty"`                                                                                  // the request's
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -1480,6 +1489,13 @@ func (x *EvaluateResponse) GetState() []byte {
 		return x.State
 	}
 	return nil
+}
+
+func (x *EvaluateResponse) GetCall() uint32 {
+	if x != nil {
+		return x.Call
+	}
+	return 0
 }
 
 type SampleRequest struct {
@@ -2026,7 +2042,7 @@ const file_plugin_proto_rawDesc = "" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01B\b\n" +
-	"\x06_score\"\x89\x05\n" +
+	"\x06_score\"\x9d\x05\n" +
 	"\x0fEvaluateRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\fR\x05group\x12\x16\n" +
 	"\x06policy\x18\x02 \x01(\fR\x06policy\x12\x1c\n" +
@@ -2051,13 +2067,15 @@ const file_plugin_proto_rawDesc = "" +
 	"unitWeight\x12\x14\n" +
 	"\x05state\x18\x12 \x01(\fR\x05state\x12+\n" +
 	"\x11mismatched_policy\x18\x13 \x01(\fR\x10mismatchedPolicy\x121\n" +
-	"\x14mismatched_reference\x18\x14 \x01(\fR\x13mismatchedReference\"\x85\x02\n" +
+	"\x14mismatched_reference\x18\x14 \x01(\fR\x13mismatchedReference\x12\x12\n" +
+	"\x04call\x18\x15 \x01(\rR\x04call\"\x99\x02\n" +
 	"\x10EvaluateResponse\x12\x12\n" +
 	"\x04loss\x18\x01 \x01(\x01R\x04loss\x12\x1a\n" +
 	"\bgradient\x18\x02 \x01(\fR\bgradient\x12'\n" +
 	"\x0ftoken_gradients\x18\x03 \x03(\fR\x0etokenGradients\x12F\n" +
 	"\ametrics\x18\x04 \x03(\v2,.dno.plugin.v1.EvaluateResponse.MetricsEntryR\ametrics\x12\x14\n" +
-	"\x05state\x18\x05 \x01(\fR\x05state\x1a:\n" +
+	"\x05state\x18\x05 \x01(\fR\x05state\x12\x12\n" +
+	"\x04call\x18\x06 \x01(\rR\x04call\x1a:\n" +
 	"\fMetricsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\"\x98\x01\n" +

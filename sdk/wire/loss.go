@@ -40,7 +40,7 @@ func (s *lossServer) Evaluate(ctx context.Context, req *pluginpb.EvaluateRequest
 	}
 	return &pluginpb.EvaluateResponse{
 		Loss: out.Loss, Gradient: putFloats(out.Gradient), TokenGradients: putRows(out.TokenGradients),
-		Metrics: cleanKeys(out.Metrics), State: out.State,
+		Metrics: cleanKeys(out.Metrics), State: out.State, Call: req.GetCall(),
 	}, nil
 }
 
@@ -70,6 +70,7 @@ type lossClient struct {
 	pluginClient
 	loss   pluginpb.LossClient
 	stream pluginpb.Loss_EvaluationsClient // nil where none is open
+	calls  uint32                          // on all streams so far
 	end    context.CancelFunc              // ends the stream
 	unary  bool                            // the plugin does not serve the stream
 }
@@ -88,7 +89,7 @@ func (c *lossClient) Evaluate(ctx context.Context, batch sdk.LossBatch) (sdk.Los
 			}
 			return getResult(res)
 		}
-		c.unary = true
+		c.unary, req.Call = true, 0
 	}
 	res, err := c.loss.Evaluate(ctx, req)
 	if err != nil {
@@ -117,6 +118,8 @@ func (c *lossClient) evaluation(ctx context.Context, req *pluginpb.EvaluateReque
 			c.stream = nil
 		}
 	}()
+	c.calls++
+	req.Call = c.calls
 	if err := c.stream.Send(req); err != nil && !errors.Is(err, io.EOF) { // with EOF the stream's own error is yet to be received
 		return nil, err
 	}
@@ -124,8 +127,11 @@ func (c *lossClient) evaluation(ctx context.Context, req *pluginpb.EvaluateReque
 	if errors.Is(err, io.EOF) {
 		err = status.Error(codes.Internal, "the plugin ended its stream of evaluations")
 	}
-	if err != nil && ctx.Err() != nil {
+	switch {
+	case err != nil && ctx.Err() != nil:
 		err = status.FromContextError(ctx.Err()).Err()
+	case err == nil && res.GetCall() != req.GetCall(): // or the answers would be one call late from here on
+		err = toStatus(malformed("call", "%d answers call %d: each request on the stream is answered once, with its number", res.GetCall(), req.GetCall()))
 	}
 	return res, err
 }

@@ -254,6 +254,37 @@ func TestALossWithoutTheStreamIsCalledWithoutIt(t *testing.T) {
 	}
 }
 
+// twice answers each request on the stream two times.
+type twice struct {
+	pluginpb.UnimplementedLossServer
+}
+
+func (twice) Evaluations(stream pluginpb.Loss_EvaluationsServer) error {
+	for {
+		req, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		for range 2 {
+			if err := stream.Send(&pluginpb.EvaluateResponse{Call: req.GetCall()}); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func TestAnAnswerOfAnotherCallIsRefused(t *testing.T) {
+	service := LossService(&plug{})
+	service.register = func(s *grpc.Server, _ *plugin.GRPCBroker) { pluginpb.RegisterLossServer(s, twice{}) }
+	p, _ := connect(t, service)
+	for i, want := range []string{"", "field call: 1 answers call 2", ""} { // after the error the stream is a new one
+		_, err := p.(sdk.Loss).Evaluate(context.Background(), batch())
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want) || sdk.CodeOf(err) != sdk.CodePlugin) {
+			t.Errorf("call %d: %v, want %q", i, err, want)
+		}
+	}
+}
+
 func TestAnErrorEndsOneCallOfTheStreamOnly(t *testing.T) {
 	calls, entered := 0, make(chan struct{})
 	l := &plug{evaluate: func(b sdk.LossBatch) (sdk.LossResult, error) {

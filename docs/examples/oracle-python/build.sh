@@ -9,8 +9,8 @@ case $PWD in *[[:space:]]*)
   echo "build.sh: the name of $PWD has a space, which the first line of a program cannot have: move it" >&2
   exit 2
 esac
-if [ ! -x .venv/bin/python ]; then
-  "${PYTHON:-python3}" -m venv .venv
+if ! .venv/bin/python -c 'import grpc' 2>/dev/null; then
+  [ -x .venv/bin/python ] || "${PYTHON:-python3}" -m venv .venv
   .venv/bin/python -m pip --quiet --disable-pip-version-check install grpcio==1.80.1 # the last for Python 3.9
 fi
 

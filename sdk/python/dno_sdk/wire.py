@@ -64,10 +64,11 @@ MESSAGES = {
         13: ("rejected_win_rate", "bytes"), 14: ("target", "bytes"), 15: ("preference", "bytes"),
         16: ("weight", "bytes"), 17: ("unit_weight", "bytes"), 18: ("state", "bytes"),
         19: ("mismatched_policy", "bytes"), 20: ("mismatched_reference", "bytes"),
+        21: ("call", "uint32"),
     },
     "EvaluateResponse": {
         1: ("loss", "double"), 2: ("gradient", "bytes"), 3: ("token_gradients", "*bytes"), 4: ("metrics", "map"),
-        5: ("state", "bytes"),
+        5: ("state", "bytes"), 6: ("call", "uint32"),
     },
     "SampleRequest": {1: ("prompts", "*Prompt"), 2: ("k", "int32"), 3: ("seeds", "*Seeds"), 4: ("generator", "uint32")},
     "Seeds": {1: ("values", "*fixed64")},
