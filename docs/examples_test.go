@@ -166,6 +166,9 @@ func (x tools) example(t *testing.T, folder string) {
 		}
 		works(t, folder, nil, x.goTool, "mod", "tidy", "-diff")
 		works(t, folder, nil, x.goTool, "build", "-o", plugin, ".")
+		if deps := works(t, folder, nil, x.goTool, "list", "-deps", "."); strings.Contains(deps, "gorgonia.org") || !strings.Contains(deps, "go-plugin") {
+			t.Errorf("a plugin compiles Gorgonia, or no go-plugin:\n%s", deps)
+		}
 		works(t, folder, nil, x.goTool, "vet", "./...")
 		works(t, folder, env, x.goTool, "test", "./...")
 	})

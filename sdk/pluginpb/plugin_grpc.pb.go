@@ -300,7 +300,7 @@ const (
 type LossClient interface {
 	Evaluate(ctx context.Context, in *EvaluateRequest, opts ...grpc.CallOption) (*EvaluateResponse, error)
 	// Evaluations is Evaluate, call after call on one stream: each request is answered before the
-	// next is sent, and an error ends the stream. It takes half of the time. Where a plugin does not
+	// next is sent, and an error ends the stream. It takes two thirds of the time. Where a plugin does not
 	// serve it (UNIMPLEMENTED) the host calls Evaluate.
 	Evaluations(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[EvaluateRequest, EvaluateResponse], error)
 }
@@ -344,7 +344,7 @@ type Loss_EvaluationsClient = grpc.BidiStreamingClient[EvaluateRequest, Evaluate
 type LossServer interface {
 	Evaluate(context.Context, *EvaluateRequest) (*EvaluateResponse, error)
 	// Evaluations is Evaluate, call after call on one stream: each request is answered before the
-	// next is sent, and an error ends the stream. It takes half of the time. Where a plugin does not
+	// next is sent, and an error ends the stream. It takes two thirds of the time. Where a plugin does not
 	// serve it (UNIMPLEMENTED) the host calls Evaluate.
 	Evaluations(grpc.BidiStreamingServer[EvaluateRequest, EvaluateResponse]) error
 	mustEmbedUnimplementedLossServer()
