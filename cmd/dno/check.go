@@ -213,11 +213,11 @@ func (a *app) diagnosePlugins(ctx context.Context) []check {
 		p := loop.Plugin{Name: e.Name, Settings: placeholder(e.New().Manifest())}
 		switch e.Kind {
 		case sdk.KindOracle:
-			_, err = o.Oracle(ctx, p)
+			_, _, err = o.Oracle(ctx, p)
 		case sdk.KindLoss:
-			_, err = o.Loss(ctx, p)
+			_, _, err = o.Loss(ctx, p)
 		case sdk.KindSampler:
-			_, err = o.Sampler(ctx, p)
+			_, _, err = o.Sampler(ctx, p)
 		}
 		c := check{name, err == nil, fmt.Sprintf("started in %d ms", time.Since(start).Milliseconds())}
 		if err != nil {

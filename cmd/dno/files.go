@@ -173,7 +173,11 @@ func testPrompts(run *rundir.Run) ([]sdk.Prompt, error) {
 	if err != nil {
 		return nil, err
 	}
-	if got := hash(text); got != h.Hashes["test"] {
+	pins, err := run.Pins()
+	if err != nil {
+		return nil, err
+	}
+	if got := hash(text); got != pins.Values["data.test"] {
 		return nil, sdk.Errorf(sdk.CodeUsage, "read the run's test prompts: %s has changed since the run began", h.Files["test"])
 	}
 	set, err := dataset.ReadPrompts(bytes.NewReader(text), h.Files["test"])

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"github.com/dno-project/dno/core/engine"
 	"github.com/dno-project/dno/core/engine/generate"
@@ -170,18 +171,22 @@ func save(e *engine.Engine, dir string, o engine.SaveOptions) error {
 	return sdk.Errorf(sdk.CodeIO, "%w", err)
 }
 
-func (p *policy) Save(_ context.Context, dir string) error {
-	return save(p.engine, dir, engine.SaveOptions{})
+// positionFile is what a checkpoint of a run has beside the model's files: where in the run it was made.
+const positionFile = "position.json"
+
+func (p *policy) Save(_ context.Context, dir string, position []byte, training bool) error {
+	return save(p.engine, dir, engine.SaveOptions{Optimizer: training, Files: map[string][]byte{positionFile: position}})
 }
 
-func (p *policy) Load(_ context.Context, dir string) error {
+func (p *policy) Load(_ context.Context, dir string) ([]byte, error) {
 	if err := p.engine.Restore(dir); err != nil {
-		if _, gone := os.Stat(dir); gone != nil {
-			return sdk.Errorf(sdk.CodeIO, "%w", err)
-		}
-		return sdk.Errorf(sdk.CodeCorrupt, "%w", err)
+		return nil, sdk.Errorf(sdk.CodeCorrupt, "%w", err)
 	}
-	return nil
+	position, err := os.ReadFile(filepath.Join(dir, positionFile)) // verified with the rest
+	if err != nil {
+		return nil, sdk.Errorf(sdk.CodeCorrupt, "restore the checkpoint at %s: %w", dir, err)
+	}
+	return position, nil
 }
 
 func (p *policy) Fingerprint() string { return p.engine.Fingerprint() }

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -17,9 +19,8 @@ import (
 )
 
 func (a *app) runCommand() *cobra.Command {
-	var dir string
+	var s setup
 	var seed uint64
-	var sets []string
 	c := &cobra.Command{
 		Use:   "run [SCRIPT]",
 		Short: "Start a run: the whole of Direct Nash Optimization, by a script",
@@ -38,25 +39,31 @@ continued with "dno resume".
 			if err != nil {
 				return err
 			}
-			s := setup{src: src, sets: sets, dir: dir}
+			s.src = src
 			if c.Flags().Changed("seed") {
 				s.seed = &seed
 			}
 			return a.start(c.Context(), s)
 		},
 	}
-	c.Flags().StringVar(&dir, "dir", "", "run directory (default: runs/<script>-<n>)")
+	c.Flags().StringVar(&s.dir, "dir", "", "run directory (default: runs/<script>-<n>)")
 	c.Flags().Uint64Var(&seed, "seed", 0, "the run's seed (default: the script's)")
-	c.Flags().StringArrayVar(&sets, "set", nil, "override a setting: key=value; may be repeated")
+	c.Flags().StringArrayVar(&s.sets, "set", nil, "override a setting: key=value; may be repeated")
+	c.Flags().StringArrayVar(&s.reuse, "reuse", nil, "directory of another run, whose judgments are not paid for again; may be repeated")
 	return c
 }
 
 func (a *app) resumeCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:     "resume [DIR]",
-		Short:   "Go on with an unfinished run (default: the latest)",
-		Long:    "Go on with an unfinished run at its first missing record. What is on disk is not done again.",
-		Example: "  dno resume\n  dno resume runs/dno-1",
+	var allow []string
+	c := &cobra.Command{
+		Use:   "resume [DIR]",
+		Short: "Go on with an unfinished run (default: the latest)",
+		Long: `Go on with an unfinished run at its first missing record. What is on disk is not done again, and what was
+paid for is not paid for again.
+
+What the run depends on is in its run.lock: settings, seeds, versions, hashes of all that it reads. Where one has
+changed the run is not gone on with, unless --allow-change names it; the change is noted there.`,
+		Example: "  dno resume\n  dno resume runs/dno-1\n  dno resume runs/dno-1 --allow-change version",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -66,17 +73,20 @@ func (a *app) resumeCommand() *cobra.Command {
 				}
 				args = []string{dir}
 			}
-			return a.resume(c.Context(), args[0])
+			return a.resume(c.Context(), args[0], allow)
 		},
 	}
+	c.Flags().StringArrayVar(&allow, "allow-change", nil, "a key of run.lock whose value may differ; may be repeated")
+	return c
 }
 
 // setup is what a new run is made of.
 type setup struct {
-	src  source
-	sets []string
-	seed *uint64
-	dir  string
+	src   source
+	sets  []string
+	seed  *uint64
+	dir   string
+	reuse []string
 }
 
 // start makes the run directory and executes the run. All that can be wrong with the input is found
@@ -100,15 +110,25 @@ func (a *app) start(ctx context.Context, s setup) error {
 	if err != nil {
 		return err
 	}
+	for i, other := range s.reuse {
+		if !rundir.Exists(other) {
+			return sdk.Errorf(sdk.CodeUsage, "reuse the judgments of %s: there is no run in it", other)
+		}
+		if s.reuse[i], err = filepath.Abs(other); err != nil {
+			return err
+		}
+	}
 	e := session.script.Experiment()
-	session.prompts.hashes["script"] = session.script.Hash()
+	pins, err := session.pins()
+	if err != nil {
+		return err
+	}
 	run, err := rundir.Create(dir, rundir.Header{
-		Version: versionString(), Script: s.src.name, ScriptDir: scriptDir,
+		Script: s.src.name, ScriptDir: scriptDir,
 		Files: map[string]string{"train": e.Files.Train, "validation": e.Files.Validation, "test": e.Files.Test},
-		Seed:  e.Seed, Settings: s.sets, Model: e.Model, Fingerprint: session.policy.Fingerprint(),
-		Kernel: kernel.Level(), Hashes: session.prompts.hashes, Iterations: e.Iterations,
+		Seed:  e.Seed, Settings: s.sets, Model: e.Model, Iterations: e.Iterations, Reuse: s.reuse,
 		Started: time.Now().Format(time.RFC3339),
-	}, s.src.text)
+	}, s.src.text, pins)
 	if err != nil {
 		return err
 	}
@@ -132,7 +152,7 @@ func (a *app) try(ctx context.Context, s *session) error {
 }
 
 // resume opens a run and executes the rest of it.
-func (a *app) resume(ctx context.Context, dir string) error {
+func (a *app) resume(ctx context.Context, dir string, allow []string) error {
 	if err := checkKernel(); err != nil {
 		return err
 	}
@@ -156,10 +176,26 @@ func (a *app) resume(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := session.same(h); err != nil {
+	pins, err := session.pins()
+	if err != nil {
 		return err
 	}
+	if err := run.Allow(allow...); err != nil {
+		return err
+	}
+	if err := run.Pin(pins); err != nil {
+		return otherKernel(run, pins, err)
+	}
 	return a.execute(ctx, session, run)
+}
+
+// otherKernel adds to an error of Pin what can be done where the instruction set is another one.
+func otherKernel(run *rundir.Run, pins map[string]string, err error) error {
+	began, _ := run.Pins()
+	if k := began.Values["kernel"]; k != "" && k != pins["kernel"] {
+		return sdk.Errorf(sdk.CodeOf(err), "%w", err).WithHint("results are exact per instruction set: DNO_KERNEL=%s dno resume %s, if this machine has it; or add --allow-change kernel", k, run.Dir())
+	}
+	return err
 }
 
 // session is a run's input, read and checked.
@@ -187,22 +223,41 @@ func (a *app) prepare(s setup) (*session, error) {
 	return &session{script: loaded, policy: &policy{engine}, prompts: prompts, dir: s.src.dir}, nil
 }
 
-// same refuses to go on with other input than the run began with.
-func (s *session) same(h rundir.Header) error {
-	s.prompts.hashes["script"] = s.script.Hash()
-	for _, what := range []string{"script", "train", "validation", "test"} {
-		if s.prompts.hashes[what] != h.Hashes[what] {
-			return sdk.Errorf(sdk.CodeUsage, "resume the run: its %s has changed since it began", what).WithHint("put the old file back, or start a new run")
+// pins are what the run depends on, but for its plugins, which are not open yet.
+func (s *session) pins() (map[string]string, error) {
+	pins := map[string]string{
+		"version": versionString(), "kernel": kernel.Level(), "script": s.script.Hash(), "model": s.policy.Fingerprint(),
+	}
+	for set, sum := range s.prompts.hashes {
+		pins["data."+set] = sum
+	}
+	text, err := json.Marshal(s.script.Experiment())
+	if err != nil {
+		return nil, err
+	}
+	var settings map[string]any
+	decode := json.NewDecoder(bytes.NewReader(text))
+	decode.UseNumber() // a seed has more digits than a float
+	if err := decode.Decode(&settings); err != nil {
+		return nil, err
+	}
+	plan, _ := settings["plan"].(map[string]any) // its keys are the script's own
+	delete(settings, "plan")
+	flatten(pins, "settings", plan)
+	flatten(pins, "settings", settings)
+	return pins, nil
+}
+
+// flatten adds a value's leaves, each as JSON, under dotted names.
+func flatten(pins map[string]string, name string, v any) {
+	if m, ok := v.(map[string]any); ok {
+		for key, v := range m {
+			flatten(pins, name+"."+key, v)
 		}
+		return
 	}
-	if s.policy.Fingerprint() != h.Fingerprint {
-		return sdk.Errorf(sdk.CodeUsage, "resume the run: model %q has changed since it began", h.Model).WithHint("put the old model back, or start a new run")
-	}
-	if k := kernel.Level(); k != h.Kernel {
-		return sdk.Errorf(sdk.CodeUsage, "resume the run: it began with the kernels of %q, this machine uses %q, and results are exact per instruction set only", h.Kernel, k).
-			WithHint("set DNO_KERNEL=%s if this machine has it, or start a new run", h.Kernel)
-	}
-	return nil
+	text, _ := json.Marshal(v) // it was decoded from JSON
+	pins[name] = string(text)
 }
 
 func (a *app) execute(ctx context.Context, s *session, run *rundir.Run) error {
@@ -215,8 +270,8 @@ func (a *app) execute(ctx context.Context, s *session, run *rundir.Run) error {
 	a.log.Info("run", telemetry.Run.Of(run.Dir()))
 	l := &loop.Loop{
 		Experiment: s.script.Experiment(), Script: s.script, Policy: s.policy, Run: run,
-		Plugins: opener{host: h, from: s.dir},
-		Train:   s.prompts.train, Validation: s.prompts.validation, Test: s.prompts.test,
+		Reuse: run.Header().Reuse, Plugins: opener{host: h, from: s.dir},
+		Train: s.prompts.train, Validation: s.prompts.validation, Test: s.prompts.test,
 		Progress: telemetry.NewProgress(a.log),
 		Log:      func(format string, args ...any) { a.log.Info(fmt.Sprintf(format, args...)) },
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/dno-project/dno/core/engine/kernel"
 	"github.com/dno-project/dno/core/host"
 	"github.com/dno-project/dno/core/loop"
+	"github.com/dno-project/dno/core/rundir"
 	"github.com/dno-project/dno/core/telemetry"
 	"github.com/dno-project/dno/plugins"
 	"github.com/dno-project/dno/sdk"
@@ -139,19 +140,41 @@ func (o opener) spec(p loop.Plugin) host.Spec {
 	}
 }
 
-func (o opener) Oracle(ctx context.Context, p loop.Plugin) (sdk.Oracle, error) {
-	oracle, _, err := o.host.Oracle(ctx, o.spec(p))
-	return oracle, err
+func (o opener) Oracle(ctx context.Context, p loop.Plugin) (sdk.Oracle, rundir.PluginRecord, error) {
+	return opened(p, func() (sdk.Oracle, host.Running, error) { return o.host.Oracle(ctx, o.spec(p)) })
 }
 
-func (o opener) Loss(ctx context.Context, p loop.Plugin) (sdk.Loss, error) {
-	loss, _, err := o.host.Loss(ctx, o.spec(p))
-	return loss, err
+func (o opener) Loss(ctx context.Context, p loop.Plugin) (sdk.Loss, rundir.PluginRecord, error) {
+	return opened(p, func() (sdk.Loss, host.Running, error) { return o.host.Loss(ctx, o.spec(p)) })
 }
 
-func (o opener) Sampler(ctx context.Context, p loop.Plugin) (sdk.Sampler, error) {
-	sampler, _, err := o.host.Sampler(ctx, o.spec(p))
-	return sampler, err
+func (o opener) Sampler(ctx context.Context, p loop.Plugin) (sdk.Sampler, rundir.PluginRecord, error) {
+	return opened(p, func() (sdk.Sampler, host.Running, error) { return o.host.Sampler(ctx, o.spec(p)) })
+}
+
+// opened opens a plugin and records what it is. Of a file that a setting names the record holds the
+// script's spelling and the content's hash: where it was unpacked to is of no account.
+func opened[T sdk.Plugin](p loop.Plugin, open func() (T, host.Running, error)) (plugin T, rec rundir.PluginRecord, err error) {
+	plugin, running, err := open()
+	if err != nil {
+		return plugin, rec, err
+	}
+	rec = rundir.PluginRecord{Kind: running.Kind, Name: running.Name, Version: running.Version, SHA256: running.SHA256, Files: map[string]string{}}
+	if rec.Settings, err = plugin.Manifest().Resolve(p.Settings); err != nil {
+		return plugin, rec, err
+	}
+	for _, s := range plugin.Manifest().Settings {
+		path, _ := running.Settings[s.Name].(string)
+		info, err := os.Stat(path)
+		if s.Type != sdk.TypePath || path == "" || err != nil || !info.Mode().IsRegular() {
+			continue // what is wrong with it the plugin says best
+		}
+		name, _ := rec.Settings[s.Name].(string)
+		if rec.Files[name], err = host.SumFile(path); err != nil {
+			return plugin, rec, sdk.Errorf(sdk.CodeIO, "read %s of %s %q: %w", s.Name, rec.Kind, rec.Name, err)
+		}
+	}
+	return plugin, rec, nil
 }
 
 func (o opener) Sweep() { o.host.Sweep() }

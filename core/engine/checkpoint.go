@@ -21,6 +21,9 @@ import (
 type SaveOptions struct {
 	Optimizer bool // the optimizer's state too, so that training goes on as if it had not stopped
 	BF16      bool // weights rounded to bfloat16: half the size, for a model to be shipped
+
+	// Files go in beside the engine's own, by name: what else a caller has to find again with the weights.
+	Files map[string][]byte
 }
 
 const (
@@ -37,7 +40,7 @@ type state struct {
 
 // Save writes a complete Hugging Face directory, all or nothing: config.json, model.safetensors and the
 // tokenizer's files, which transformers loads, and with Optimizer also optimizer.safetensors and
-// state.json. What stood at dir is replaced.
+// state.json; last a manifest of them all. What stood at dir is replaced.
 //
 // Errors: [ErrNotFinite] for weights that no training or sampling can go on from; nothing is written then.
 func (e *Engine) Save(dir string, o SaveOptions) error {
@@ -70,6 +73,7 @@ func (e *Engine) write(dir string, o SaveOptions) error {
 		return err
 	}
 	files := maps.Clone(e.files)
+	maps.Copy(files, o.Files)
 	files["config.json"] = append(config, '\n')
 	if o.Optimizer {
 		if err := e.writeOptimizer(dir); err != nil {
@@ -81,7 +85,10 @@ func (e *Engine) write(dir string, o SaveOptions) error {
 			return err
 		}
 	}
-	return weights.Write(filepath.Join(dir, weightsFile), e.model.Tensors(dtype), nil)
+	if err := weights.Write(filepath.Join(dir, weightsFile), e.model.Tensors(dtype), nil); err != nil {
+		return err
+	}
+	return fsx.Seal(dir)
 }
 
 // writeOptimizer writes the running means as tensors m.NAME and v.NAME, and the rest as JSON.
@@ -106,8 +113,9 @@ func (e *Engine) writeOptimizer(dir string) error {
 // Restore replaces the weights by those of a checkpoint of the same shape. The optimizer goes on where
 // the checkpoint's stopped; where it has none, the optimizer has to be started again.
 //
-// Errors: [ErrNoModel]; one naming the tensor that is missing or of another shape. After an error
-// the weights are as they were, unless reading the disk itself failed half way.
+// Errors: [fsx.ErrDamaged], with the file whose content is not what the checkpoint's manifest says; [ErrNoModel];
+// one naming the tensor that is missing or of another shape. After an error the weights are as they were,
+// unless reading the disk itself failed half way.
 func (e *Engine) Restore(dir string) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -119,6 +127,11 @@ func (e *Engine) Restore(dir string) error {
 
 func (e *Engine) restore(dir string) error {
 	if err := fsx.Recover(dir); err != nil {
+		return err
+	}
+	if err := fsx.Verify(dir); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: %w", ErrNoModel, err)
+	} else if err != nil {
 		return err
 	}
 	data, err := os.ReadFile(filepath.Join(dir, "config.json"))

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/dno-project/dno/core/engine/model"
+	"github.com/dno-project/dno/core/fsx"
 )
 
 func TestAFreshModelSavesWhereCompletionsEnd(t *testing.T) {
@@ -76,7 +77,7 @@ func TestSaveAndRestore(t *testing.T) {
 	for _, n := range entries {
 		names = append(names, n.Name())
 	}
-	if want := []string{"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}; !slices.Equal(names, want) {
+	if want := []string{"config.json", "generation_config.json", "manifest.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}; !slices.Equal(names, want) {
 		t.Errorf("the directory holds %v, want %v", names, want)
 	}
 }
@@ -174,6 +175,12 @@ func TestRestoreFails(t *testing.T) {
 			c.damage(t, dir)
 			e := fresh(t, false)
 			must(t, e.StartOptimizer(adam))
+			if err := e.Restore(dir); err == nil || errors.Is(err, fsx.ErrDamaged) == (name == "nothing is there") {
+				t.Errorf("the manifest lets it pass: %v", err)
+			}
+			if _, err := os.Stat(dir); err == nil { // with a manifest of what it is now
+				must(t, fsx.Seal(dir))
+			}
 			before := e.Fingerprint()
 			if err := e.Restore(dir); err == nil || !strings.Contains(err.Error(), c.says) {
 				t.Errorf("the error is %v, want one that says %q", err, c.says)

@@ -38,6 +38,35 @@ func writeFile(disk ops, path string, data []byte, perm fs.FileMode) error {
 	return f.Commit()
 }
 
+// Remove removes the file at path, durably. That there is none is no error.
+func Remove(path string) error { return RemoveAll(path) }
+
+// RemoveAll removes the file or directory at path, durably. That there is none is no error. A directory that
+// a crash leaves half removed has another name.
+func RemoveAll(path string) error { return removeAll(system, path) }
+
+func removeAll(disk ops, path string) error {
+	if err := sweep(disk, path); err != nil { // it may bring the path back
+		return err
+	}
+	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return failed("look for", path, err)
+	}
+	old := beside(path, "tmp")
+	if err := disk.rename(path, old); err != nil {
+		return failed("remove", path, err)
+	}
+	if err := syncParent(disk, path); err != nil {
+		return err
+	}
+	if err := disk.removeAll(old); err != nil {
+		return failed("remove", path, err)
+	}
+	return nil
+}
+
 // File is a file being written beside its final name; it is there only after [File.Commit].
 // It is not safe for concurrent use.
 type File struct {

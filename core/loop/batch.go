@@ -137,7 +137,7 @@ func (l *Loop) reference(ctx context.Context, t int, plan *Plan, traits sdk.Loss
 	}
 	elsewhere := plan.Reference == "initial" && t > 1 && !traits.NoReference
 	if elsewhere {
-		if err := l.load(ctx, 0); err != nil {
+		if err := l.loadIteration(ctx, 0); err != nil {
 			return err
 		}
 	}
@@ -154,7 +154,7 @@ func (l *Loop) reference(ctx context.Context, t int, plan *Plan, traits sdk.Loss
 		return fmt.Errorf("compute the reference log-probabilities: %w", err)
 	}
 	if elsewhere {
-		if err := l.load(ctx, t-1); err != nil {
+		if err := l.loadIteration(ctx, t-1); err != nil {
 			return err
 		}
 	}

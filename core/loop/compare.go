@@ -2,30 +2,41 @@ package loop
 
 import (
 	"context"
-	"fmt"
-	"sync"
 
 	"github.com/dno-project/dno/core/preference"
 	"github.com/dno-project/dno/core/rundir"
 	"github.com/dno-project/dno/sdk"
 )
 
-// judge is an oracle with what its manifest says about asking it.
+// judge is an oracle with what its manifest says about asking it, and with what it has said already.
 type judge struct {
-	oracle sdk.Oracle
-	name   string
-	traits sdk.OracleTraits
+	oracle    sdk.Oracle
+	name      string
+	traits    sdk.OracleTraits
+	keys      keys
+	known     *rundir.Judgments
+	iteration int // in which it is asked
 }
 
-func (l *Loop) openJudge(ctx context.Context, p Plugin) (*judge, error) {
-	oracle, err := l.Plugins.Oracle(ctx, p)
+// openJudge opens the oracle that is asked in iteration t.
+func (l *Loop) openJudge(ctx context.Context, t int, p Plugin) (*judge, error) {
+	oracle, rec, err := l.Plugins.Oracle(ctx, p)
 	if err != nil {
+		return nil, err
+	}
+	if err := l.pin(rec); err != nil {
 		return nil, err
 	}
 	if _, err := configure(ctx, oracle, p.Settings); err != nil {
 		return nil, err
 	}
-	return &judge{oracle: oracle, name: p.Name, traits: oracle.Manifest().Oracle}, nil
+	known := l.Judgments
+	if known == nil {
+		known = rundir.NewJudgments()
+	}
+	traits := oracle.Manifest().Oracle
+	keys, err := newKeys(rec, traits)
+	return &judge{oracle: oracle, name: p.Name, traits: traits, keys: keys, known: known, iteration: t}, err
 }
 
 // question is one comparison by content: candidates may repeat, and pairs are of candidates in
@@ -43,7 +54,8 @@ type answer struct {
 	raw      [][]*float64 // null: not asked, or abstained
 	abstain  []rundir.Abstention
 	assessed []sdk.Assessment // for each candidate, or nil
-	asked    int
+	asked    int              // ordered pairs that were put to the oracle in this iteration
+	cached   int              // and those that were known before
 	cost     float64
 }
 
@@ -78,59 +90,10 @@ func (j *judge) groups(ctx context.Context, groups []rundir.GroupRecord, opponen
 	for i, a := range answers {
 		out[i] = rundir.VerdictsRecord{
 			Prompt: groups[i].Prompt.ID, Texts: a.first, Raw: a.raw, Abstain: a.abstain,
-			Assessed: a.assessed, Asked: a.asked, Cost: a.cost, BothOrders: j.traits.OrderMatters,
+			Assessed: a.assessed, Asked: a.asked, Cached: a.cached, Cost: a.cost, BothOrders: j.traits.OrderMatters,
 		}
 	}
 	return out, nil
-}
-
-// ask puts the questions to the oracle, in parallel as its manifest allows. Equal texts tie
-// without being asked.
-func (j *judge) ask(ctx context.Context, questions []question) ([]answer, error) {
-	comparisons := make([]sdk.Comparison, len(questions))
-	answers := make([]answer, len(questions))
-	for i, q := range questions {
-		comparisons[i], answers[i] = j.compile(q)
-	}
-	for at := 0; at < len(questions); at += judgeBatch {
-		to := min(at+judgeBatch, len(questions))
-		if err := j.askBatch(ctx, questions[at:to], comparisons[at:to], answers[at:to]); err != nil {
-			return nil, err
-		}
-	}
-	return answers, nil
-}
-
-// The comparisons put at once, in as many calls as the oracle takes: one call has a time limit and
-// a message a greatest size, however many prompts a set has.
-const judgeBatch = 64
-
-func (j *judge) askBatch(ctx context.Context, questions []question, comparisons []sdk.Comparison, answers []answer) error {
-	parts := max(1, min(j.traits.Concurrency, len(questions)))
-	var wg sync.WaitGroup
-	errs := make([]error, parts)
-	for part := range parts {
-		lo, hi := part*len(questions)/parts, (part+1)*len(questions)/parts
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
-			verdicts, err := j.oracle.Judge(ctx, comparisons[lo:hi])
-			if err == nil && len(verdicts) != hi-lo {
-				err = sdk.Errorf(sdk.CodePlugin, "it answered %d comparisons of %d", len(verdicts), hi-lo)
-			}
-			for i := lo; i < hi && err == nil; i++ {
-				err = j.read(questions[i], comparisons[i], verdicts[i-lo], &answers[i])
-			}
-			errs[part] = err
-		}()
-	}
-	wg.Wait()
-	for _, err := range errs {
-		if err != nil {
-			return fmt.Errorf("judge with oracle %q: %w", j.name, err)
-		}
-	}
-	return nil
 }
 
 // compile makes the comparison of distinct texts, and an answer that holds what needs no asking.
@@ -159,21 +122,14 @@ func (j *judge) compile(q question) (sdk.Comparison, answer) {
 			c.Pairs = append(c.Pairs, sdk.Ordered{A: o.B, B: o.A})
 		}
 	}
-	a.asked = len(c.Pairs)
 	return c, a
 }
 
 // read spreads the verdicts over all candidates, equal texts alike.
-func (j *judge) read(q question, c sdk.Comparison, v sdk.Verdicts, a *answer) error {
+func (j *judge) read(q question, c sdk.Comparison, v sdk.Verdicts, a *answer) {
 	verdicts := v.Pairs
 	if j.traits.Form == sdk.FormPointwise {
 		verdicts = byScore(c, v)
-	}
-	if len(verdicts) != len(c.Pairs) {
-		return sdk.Errorf(sdk.CodePlugin, "comparison %s: %d verdicts for %d pairs", c.ID, len(verdicts), len(c.Pairs))
-	}
-	if n := len(v.Assessed); n != 0 && n != len(c.Candidates) {
-		return sdk.Errorf(sdk.CodePlugin, "comparison %s: %d assessments for %d candidates", c.ID, n, len(c.Candidates))
 	}
 	known := map[sdk.Ordered]sdk.Verdict{}
 	for k, o := range c.Pairs {
@@ -206,7 +162,6 @@ func (j *judge) read(q question, c sdk.Comparison, v sdk.Verdicts, a *answer) er
 		}
 	}
 	a.cost = v.Cost
-	return nil
 }
 
 // byScore is the rule by which a pointwise oracle's scores become preferences: the higher score is
@@ -240,15 +195,17 @@ func (l *Loop) tally(games []judged, plan *Plan, rec *rundir.IterationRecord) er
 	for _, g := range games {
 		rec.Completions += len(g.Completions)
 		rec.Asked += g.verdicts.Asked
+		rec.Cached += g.verdicts.Cached
 		rec.Abstained += len(g.verdicts.Abstain)
 		rec.Cost += g.verdicts.Cost
 		if len(g.verdicts.Abstain) > 0 && reason == "" {
 			reason = g.verdicts.Abstain[0].Reason
 		}
 	}
-	if share := float64(rec.Abstained) / float64(max(1, rec.Asked)); share > plan.MaxAbstain {
+	judged := rec.Asked + rec.Cached
+	if share := float64(rec.Abstained) / float64(max(1, judged)); share > plan.MaxAbstain {
 		return sdk.Errorf(sdk.CodeOracle, "oracle %q abstained from %.1f %% of %d comparisons in iteration %d, more than max_abstain allows (%.1f %%); its first reason: %s",
-			plan.Oracle.Name, 100*share, rec.Asked, rec.Iteration, 100*plan.MaxAbstain, reason).
+			plan.Oracle.Name, 100*share, judged, rec.Iteration, 100*plan.MaxAbstain, reason).
 			WithHint("mend the oracle or the prompts, or raise max_abstain")
 	}
 	return nil

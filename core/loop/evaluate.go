@@ -3,6 +3,7 @@ package loop
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/dno-project/dno/core/eval"
 	"github.com/dno-project/dno/core/preference"
@@ -17,7 +18,7 @@ func (l *Loop) evaluate(ctx context.Context, t int, it rundir.Iteration) (rundir
 	if ok, err := it.ReadRecord(rundir.EvaluationFile, &e); ok || err != nil {
 		return e, err
 	}
-	judge, err := l.openJudge(ctx, l.Experiment.Evaluate.Oracle)
+	judge, err := l.openJudge(ctx, t, l.Experiment.Evaluate.Oracle)
 	if err != nil {
 		return e, err
 	}
@@ -29,12 +30,11 @@ func (l *Loop) evaluate(ctx context.Context, t int, it rundir.Iteration) (rundir
 
 	l.Progress.Start(fmt.Sprintf("iteration %d: evaluate", t), 2*(len(l.Validation)+len(l.Test)))
 	defer l.Progress.Done()
-	answers := make([][]rundir.EvalRecord, len(sets))
-	for i, s := range sets {
-		if answers[i], err = l.answers(ctx, t, s.prompts); err != nil {
-			return e, err
-		}
+	all, err := l.recordedAnswers(ctx, t, it, slices.Concat(l.Validation, l.Test))
+	if err != nil {
+		return e, err
 	}
+	answers := [][]rundir.EvalRecord{all[:len(l.Validation)], all[len(l.Validation):]}
 	if err := l.addLogProbs(ctx, t, sets[0].prompts, sets[1].prompts, answers); err != nil {
 		return e, err
 	}
@@ -53,19 +53,40 @@ func (l *Loop) evaluate(ctx context.Context, t int, it rundir.Iteration) (rundir
 			return e, err
 		}
 	}
-	return e, it.WriteRecord(rundir.EvaluationFile, e)
+	if err := it.WriteRecord(rundir.EvaluationFile, e); err != nil {
+		return e, err
+	}
+	return e, it.Remove(rundir.DrawsFile)
+}
+
+// recordedAnswers are answers that a run which was interrupted does not draw again.
+func (l *Loop) recordedAnswers(ctx context.Context, t int, it rundir.Iteration, prompts []sdk.Prompt) ([]rundir.EvalRecord, error) {
+	log, known, err := rundir.OpenLog[rundir.EvalRecord](it.Path(rundir.DrawsFile))
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	l.torn(rundir.DrawsFile, log.Torn())
+	for i, r := range known {
+		if i >= len(prompts) || r.Prompt != prompts[i].ID {
+			return nil, sdk.Errorf(sdk.CodeCorrupt, "evaluate iteration %d: %s answers prompt %q at %d, which is not what is asked there", t, it.Path(rundir.DrawsFile), r.Prompt, i+1)
+		}
+	}
+	l.Progress.Add(2 * len(known))
+	fresh, err := l.answers(ctx, t, prompts[len(known):], func(batch []rundir.EvalRecord) error { return log.Append(batch...) })
+	return append(known, fresh...), err
 }
 
 // Measure returns the figures of the policy as it is, on the prompts, with the evaluation's oracle
 // and without a run directory or an opponent.
 func (l *Loop) Measure(ctx context.Context, prompts []sdk.Prompt) (rundir.Figures, error) {
-	judge, err := l.openJudge(ctx, l.Experiment.Evaluate.Oracle)
+	judge, err := l.openJudge(ctx, 0, l.Experiment.Evaluate.Oracle)
 	if err != nil {
 		return rundir.Figures{}, err
 	}
 	l.Progress.Start("evaluate", 2*len(prompts))
 	defer l.Progress.Done()
-	answers, err := l.answers(ctx, 0, prompts)
+	answers, err := l.answers(ctx, 0, prompts, func([]rundir.EvalRecord) error { return nil })
 	if err != nil {
 		return rundir.Figures{}, err
 	}
@@ -75,8 +96,9 @@ func (l *Loop) Measure(ctx context.Context, prompts []sdk.Prompt) (rundir.Figure
 	return figures(answers, 0)
 }
 
-// answers draws, for each prompt, one completion at evaluate.temperature and one at T=1.
-func (l *Loop) answers(ctx context.Context, t int, prompts []sdk.Prompt) ([]rundir.EvalRecord, error) {
+// answers draws, for each prompt, one completion at evaluate.temperature and one at T=1; keep is called with
+// each batch.
+func (l *Loop) answers(ctx context.Context, t int, prompts []sdk.Prompt, keep func([]rundir.EvalRecord) error) ([]rundir.EvalRecord, error) {
 	maxTokens, err := l.EvaluationTokens(ctx)
 	if err != nil {
 		return nil, err
@@ -113,6 +135,9 @@ func (l *Loop) answers(ctx context.Context, t int, prompts []sdk.Prompt) ([]rund
 			}
 			l.Progress.Add(len(batch))
 		}
+		if err := keep(out[at : at+len(batch)]); err != nil {
+			return nil, err
+		}
 	}
 	return out, nil
 }
@@ -127,7 +152,7 @@ func (l *Loop) EvaluationTokens(ctx context.Context) (int, error) {
 	if n := p.Settings.Number("max_tokens", 0); n >= 1 {
 		return int(n), nil
 	}
-	sampler, err := l.Plugins.Sampler(ctx, p)
+	sampler, _, err := l.Plugins.Sampler(ctx, p)
 	if err != nil {
 		return 0, err
 	}
@@ -160,21 +185,21 @@ func (l *Loop) addLogProbs(ctx context.Context, t int, validation, test []sdk.Pr
 	if err := under(func(r *rundir.EvalRecord, x float64) { r.LogProb, r.LogProbParent, r.LogProbInitial = x, x, x }); err != nil || t == 0 {
 		return err
 	}
-	if err := l.load(ctx, 0); err != nil {
+	if err := l.loadIteration(ctx, 0); err != nil {
 		return err
 	}
 	if err := under(func(r *rundir.EvalRecord, x float64) { r.LogProbParent, r.LogProbInitial = x, x }); err != nil {
 		return err
 	}
 	if t > 1 {
-		if err := l.load(ctx, t-1); err != nil {
+		if err := l.loadIteration(ctx, t-1); err != nil {
 			return err
 		}
 		if err := under(func(r *rundir.EvalRecord, x float64) { r.LogProbParent = x }); err != nil {
 			return err
 		}
 	}
-	return l.load(ctx, t)
+	return l.loadIteration(ctx, t)
 }
 
 // earlier reads what the policies before iteration t answered, π_1 first.

@@ -35,9 +35,12 @@ type Policy interface {
 	Step(ctx context.Context, texts []Text, lr float64, loss LossFunc) (StepResult, error)
 	// StepTokens is Step for a loss of each token's log-probability.
 	StepTokens(ctx context.Context, texts []Text, lr float64, loss TokenLossFunc) (StepResult, error)
-	// Save writes the weights as a checkpoint directory, all or nothing; Load reads one.
-	Save(ctx context.Context, dir string) error
-	Load(ctx context.Context, dir string) error
+	// Save writes a checkpoint directory, all or nothing: the weights, the bytes that the caller wants to find
+	// again with them and, for training to go on, the optimizer's state.
+	Save(ctx context.Context, dir string, position []byte, training bool) error
+	// Load reads one, verified. Errors: [sdk.CodeCorrupt] for one that is damaged or not there; the policy
+	// is then as it was.
+	Load(ctx context.Context, dir string) (position []byte, err error)
 	// Fingerprint is the sha256 of the weights, in hex.
 	Fingerprint() string
 }
@@ -74,12 +77,12 @@ type StepResult struct {
 	Tokens   int     // of all texts, prompts included
 }
 
-// Plugins opens what a plan names. The returned plugins are configured by the loop, at each
-// iteration's start, with the settings of the plan.
+// Plugins opens what a plan names, and says what it is. The returned plugins are configured by the loop, at
+// each iteration's start, with the settings of the plan.
 type Plugins interface {
-	Oracle(ctx context.Context, p Plugin) (sdk.Oracle, error)
-	Loss(ctx context.Context, p Plugin) (sdk.Loss, error)
-	Sampler(ctx context.Context, p Plugin) (sdk.Sampler, error)
+	Oracle(ctx context.Context, p Plugin) (sdk.Oracle, rundir.PluginRecord, error)
+	Loss(ctx context.Context, p Plugin) (sdk.Loss, rundir.PluginRecord, error)
+	Sampler(ctx context.Context, p Plugin) (sdk.Sampler, rundir.PluginRecord, error)
 	// Sweep stops those that were not opened since the last Sweep.
 	Sweep()
 }
@@ -98,11 +101,15 @@ type Loop struct {
 	Policy     Policy
 	Plugins    Plugins
 	Run        *rundir.Run
+	Reuse      []string          // directories of other runs, whose judgments are not paid for again
+	Judgments  *rundir.Judgments // what oracles said; set by Execute
 	Train      []sdk.Prompt
 	Validation []sdk.Prompt
 	Test       []sdk.Prompt
 	Progress   Progress
 	Log        func(format string, args ...any) // one line of news
+
+	redone []rundir.IterationRecord // what is made again, as it was
 }
 
 // The prompts of one batch of sampling: enough to fill the generator, few enough that judging
@@ -116,13 +123,23 @@ func (l *Loop) Execute(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if l.Judgments, err = l.Run.Judgments(); err != nil {
+		return err
+	}
+	defer l.Judgments.Close()
+	l.torn(rundir.JudgmentsFile, l.Judgments.Torn())
+	for _, dir := range l.Reuse {
+		if err := l.Judgments.Reuse(dir); err != nil {
+			return err
+		}
+	}
 	if len(done) == 0 {
 		rec, err := l.baseline(ctx)
 		if err != nil {
 			return err
 		}
 		done = append(done, rec)
-	} else if err := l.load(ctx, len(done)-1); err != nil {
+	} else if done, err = l.goOn(ctx, done); err != nil {
 		return err
 	}
 	for t := len(done); ; t++ {
@@ -136,6 +153,9 @@ func (l *Loop) Execute(ctx context.Context) error {
 		}
 		rec, err := l.iterate(ctx, t, plan)
 		if err != nil {
+			return err
+		}
+		if err := l.same(rec); err != nil {
 			return err
 		}
 		done = append(done, rec)
@@ -171,9 +191,6 @@ func (l *Loop) iterate(ctx context.Context, t int, plan *Plan) (rundir.Iteration
 		return rec, err
 	}
 	lap("train")
-	if err := l.Policy.Save(ctx, it.Checkpoint()); err != nil {
-		return rec, err
-	}
 	rec.Fingerprint = l.Policy.Fingerprint()
 	if rec.Evaluation, err = l.evaluate(ctx, t, it); err != nil {
 		return rec, err
@@ -192,7 +209,7 @@ func (l *Loop) baseline(ctx context.Context) (rundir.IterationRecord, error) {
 		return rec, err
 	}
 	start := time.Now()
-	if err := l.Policy.Save(ctx, it.Checkpoint()); err != nil {
+	if err := l.save(ctx, it.Checkpoint(), position{}); err != nil {
 		return rec, err
 	}
 	if rec.Evaluation, err = l.evaluate(ctx, 0, it); err != nil {
@@ -202,23 +219,27 @@ func (l *Loop) baseline(ctx context.Context) (rundir.IterationRecord, error) {
 	return rec, l.Run.Finish(rec)
 }
 
-// load gives the policy the weights at the end of iteration t (0 is π_1).
-func (l *Loop) load(ctx context.Context, t int) error {
-	it, err := l.Run.Iteration(t)
-	if err != nil {
-		return err
-	}
-	if err := l.Policy.Load(ctx, it.Checkpoint()); err != nil {
-		return fmt.Errorf("load the policy of iteration %d: %w", t, err)
-	}
-	return nil
-}
-
 // seed derives a seed from all that names a completion, so that it depends neither on its batch
 // nor on how often the run was interrupted.
 func (l *Loop) seed(t int, role string, p sdk.Prompt, k int) uint64 {
 	sum := sha256.Sum256(fmt.Appendf(nil, "%d/%d/%s/%s/%d", l.Experiment.Seed, t, role, p.Hash(), k))
 	return binary.LittleEndian.Uint64(sum[:])
+}
+
+// torn tells that a crash had left a last line unfinished.
+func (l *Loop) torn(name string, bytes int64) {
+	if bytes > 0 {
+		l.Log("the last line of %s was torn by a crash: its %d bytes are cut, and done again", name, bytes)
+	}
+}
+
+// pin notes what the run depends on in a plugin, or refuses one that has changed. Without a run there is nothing to
+// hold it to.
+func (l *Loop) pin(rec rundir.PluginRecord) error {
+	if l.Run == nil {
+		return nil
+	}
+	return l.Run.Pin(rec.Pins())
 }
 
 // configured opens a plugin's settings: resolved against its manifest and given to it.

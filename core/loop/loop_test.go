@@ -16,6 +16,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/dno-project/dno/core/fsx"
 	"github.com/dno-project/dno/core/preference"
 	"github.com/dno-project/dno/core/rundir"
 	"github.com/dno-project/dno/sdk"
@@ -24,8 +25,9 @@ import (
 // table is a policy over ten one-digit completions, the same for every prompt: a softmax of ten
 // logits. Its derivatives are exact, so the loop is tested without the engine.
 type table struct {
-	logits [10]float64
-	fault  func(call string) error // called before each call; nil: none
+	Logits   [10]float64
+	Velocity [10]float64             // the optimizer's state
+	fault    func(call string) error // called before each call; nil: none
 }
 
 func (p *table) before(call string) error {
@@ -38,10 +40,10 @@ func (p *table) before(call string) error {
 func (p *table) probs(temperature float64) [10]float64 {
 	var out [10]float64
 	top, sum := math.Inf(-1), 0.0
-	for _, x := range p.logits {
+	for _, x := range p.Logits {
 		top = max(top, x)
 	}
-	for i, x := range p.logits {
+	for i, x := range p.Logits {
 		out[i] = math.Exp((x - top) / temperature)
 		sum += out[i]
 	}
@@ -109,7 +111,10 @@ func (p *table) StepTokens(ctx context.Context, texts []Text, lr float64, loss T
 	})
 }
 
-func (p *table) StartTraining(context.Context, Optimizer) error { return p.before("start") }
+func (p *table) StartTraining(context.Context, Optimizer) error {
+	p.Velocity = [10]float64{}
+	return p.before("start")
+}
 
 func (p *table) Step(_ context.Context, texts []Text, lr float64, loss LossFunc) (StepResult, error) {
 	if err := p.before("step"); err != nil {
@@ -133,38 +138,51 @@ func (p *table) Step(_ context.Context, texts []Text, lr float64, loss LossFunc)
 		grad[digit(t)] += gradient[i]
 	}
 	for j, g := range grad {
-		p.logits[j] -= lr * g
+		p.Velocity[j] = 0.1*p.Velocity[j] + g
+		p.Logits[j] -= lr * p.Velocity[j]
 	}
 	return StepResult{Loss: value, Tokens: len(texts)}, nil
 }
 
-func (p *table) Save(_ context.Context, dir string) error {
+func (p *table) Save(_ context.Context, dir string, position []byte, training bool) error {
 	if err := p.before("save"); err != nil {
 		return err
 	}
-	text, err := json.Marshal(p.logits)
+	state := *p
+	if !training {
+		state.Velocity = [10]float64{}
+	}
+	text, err := json.Marshal(state)
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(dir, "logits.json"), text, 0o644)
+	return fsx.WriteDir(dir, func(tmp string) error {
+		return errors.Join(
+			os.WriteFile(filepath.Join(tmp, "logits.json"), text, 0o644),
+			os.WriteFile(filepath.Join(tmp, "position.json"), position, 0o644),
+			fsx.Seal(tmp))
+	})
 }
 
-func (p *table) Load(_ context.Context, dir string) error {
+func (p *table) Load(_ context.Context, dir string) ([]byte, error) {
 	if err := p.before("load"); err != nil {
-		return err
+		return nil, err
+	}
+	if err := errors.Join(fsx.Recover(dir), fsx.Verify(dir)); err != nil {
+		return nil, sdk.Errorf(sdk.CodeCorrupt, "%w", err)
 	}
 	text, err := os.ReadFile(filepath.Join(dir, "logits.json"))
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return json.Unmarshal(text, &p.logits)
+	if err := json.Unmarshal(text, p); err != nil {
+		return nil, err
+	}
+	return os.ReadFile(filepath.Join(dir, "position.json"))
 }
 
 func (p *table) Fingerprint() string {
-	text, _ := json.Marshal(p.logits)
+	text, _ := json.Marshal(p.Logits)
 	return fmt.Sprintf("%x", sha256.Sum256(text))
 }
 
@@ -259,19 +277,22 @@ type plugins struct {
 	loss   sdk.Loss // nil: dpo
 }
 
-func (p plugins) Oracle(context.Context, Plugin) (sdk.Oracle, error) { return p.oracle, nil }
-func (p plugins) Loss(context.Context, Plugin) (sdk.Loss, error) {
+func (p plugins) Oracle(context.Context, Plugin) (sdk.Oracle, rundir.PluginRecord, error) {
+	return p.oracle, rundir.PluginRecord{Kind: sdk.KindOracle, Name: "bigger"}, nil
+}
+func (p plugins) Loss(context.Context, Plugin) (sdk.Loss, rundir.PluginRecord, error) {
 	if p.loss != nil {
-		return p.loss, nil
+		return p.loss, rundir.PluginRecord{Kind: sdk.KindLoss, Name: "given"}, nil
 	}
-	return newDPO(), nil
+	return newDPO(), rundir.PluginRecord{Kind: sdk.KindLoss, Name: "dpo"}, nil
 }
 func (p plugins) Sweep() {}
-func (p plugins) Sampler(_ context.Context, q Plugin) (sdk.Sampler, error) {
+func (p plugins) Sampler(_ context.Context, q Plugin) (sdk.Sampler, rundir.PluginRecord, error) {
+	rec := rundir.PluginRecord{Kind: sdk.KindSampler, Name: q.Name}
 	if q.Name == "nines" {
-		return nines{}, nil
+		return nines{}, rec, nil
 	}
-	return generatorSampler{}, nil
+	return generatorSampler{}, rec, nil
 }
 
 // script is the paper's behaviour; with a teacher, all completions may be paired.
@@ -319,11 +340,11 @@ func prompts(name string, n int) []sdk.Prompt {
 func newLoop(t *testing.T, run *rundir.Run, plan Plan) (*Loop, *table, *bigger) {
 	t.Helper()
 	policy, oracle := &table{}, &bigger{}
-	for i := range policy.logits {
-		policy.logits[i] = -float64(i) / 4 // prefers small digits
+	for i := range policy.Logits {
+		policy.Logits[i] = -float64(i) / 4 // prefers small digits
 	}
 	return &Loop{
-		Experiment: Experiment{Seed: 7, Iterations: 3, Evaluate: Evaluate{Oracle: Plugin{Name: "bigger"}, Temperature: 0, MaxTokens: 4}, Plan: plan},
+		Experiment: Experiment{Seed: 7, Iterations: 3, CheckpointEvery: 2, Evaluate: Evaluate{Oracle: Plugin{Name: "bigger"}, Temperature: 0, MaxTokens: 4}, Plan: plan},
 		Script:     script{plan}, Policy: policy, Plugins: plugins{oracle: oracle}, Run: run,
 		Train: prompts("train", 210), Validation: prompts("validation", 30), Test: prompts("test", 60),
 		Progress: silent{}, Log: func(string, ...any) {},
@@ -332,7 +353,7 @@ func newLoop(t *testing.T, run *rundir.Run, plan Plan) (*Loop, *table, *bigger) 
 
 func create(t *testing.T) *rundir.Run {
 	t.Helper()
-	run, err := rundir.Create(filepath.Join(t.TempDir(), "run"), rundir.Header{Seed: 7, Iterations: 3}, []byte("-- test"))
+	run, err := rundir.Create(filepath.Join(t.TempDir(), "run"), rundir.Header{Seed: 7, Iterations: 3}, []byte("-- test"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -46,11 +46,13 @@ type with struct {
 	oracle sdk.Oracle
 }
 
-func (p with) Oracle(context.Context, Plugin) (sdk.Oracle, error) { return p.oracle, nil }
+func (p with) Oracle(context.Context, Plugin) (sdk.Oracle, rundir.PluginRecord, error) {
+	return p.oracle, rundir.PluginRecord{Kind: sdk.KindOracle, Name: "bigger"}, nil
+}
 
-func (p with) Sampler(ctx context.Context, q Plugin) (sdk.Sampler, error) {
+func (p with) Sampler(ctx context.Context, q Plugin) (sdk.Sampler, rundir.PluginRecord, error) {
 	if q.Name == "short" {
-		return short{}, nil
+		return short{}, rundir.PluginRecord{Kind: sdk.KindSampler, Name: q.Name}, nil
 	}
 	return p.plugins.Sampler(ctx, q)
 }
@@ -83,7 +85,7 @@ func judgeOf(t *testing.T) (*judge, *timid) {
 	l, _, oracle := newLoop(t, create(t), testPlan())
 	seen := &timid{bigger: oracle}
 	l.Plugins = with{plugins{oracle: oracle}, seen}
-	j, err := l.openJudge(t.Context(), Plugin{Name: "bigger"})
+	j, err := l.openJudge(t.Context(), 1, Plugin{Name: "bigger"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,11 +121,12 @@ func TestAComparisonDoesNotDependOnItsBatch(t *testing.T) {
 	if _, err := j.groups(t.Context(), all, preference.OpponentsOwn); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := j.groups(t.Context(), all[2:], preference.OpponentsOwn); err != nil {
+	other, alone := judgeOf(t)
+	if _, err := other.groups(t.Context(), all[2:], preference.OpponentsOwn); err != nil {
 		t.Fatal(err)
 	}
-	if !reflect.DeepEqual(seen.asked[2], seen.asked[3]) {
-		t.Errorf("asked alone:\n%+v\nafter two others:\n%+v", seen.asked[3], seen.asked[2])
+	if !reflect.DeepEqual(seen.asked[2], alone.asked[0]) {
+		t.Errorf("asked alone:\n%+v\nafter two others:\n%+v", alone.asked[0], seen.asked[2])
 	}
 }
 

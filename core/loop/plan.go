@@ -75,12 +75,14 @@ type Files struct {
 
 // Experiment is a whole script, read: its settings, and the plan that each iteration starts from.
 type Experiment struct {
-	Model      string   `json:"model"`
-	Files      Files    `json:"files"`
-	Seed       uint64   `json:"seed"`
-	Iterations int      `json:"iterations"`
-	Evaluate   Evaluate `json:"evaluate"`
-	Plan       Plan     `json:"plan"`
+	Model      string `json:"model"`
+	Files      Files  `json:"files"`
+	Seed       uint64 `json:"seed"`
+	Iterations int    `json:"iterations"`
+	// CheckpointEvery is after how many steps of training a checkpoint is made; 0: at an iteration's end only.
+	CheckpointEvery int      `json:"checkpoint_every"`
+	Evaluate        Evaluate `json:"evaluate"`
+	Plan            Plan     `json:"plan"`
 }
 
 // DefaultPlan is what a plan holds where the script says nothing.
@@ -102,6 +104,9 @@ func DefaultPlan() Plan {
 		AdamBeta1:  0.9, AdamBeta2: 0.95, AdamEpsilon: 1e-8,
 	}
 }
+
+// DefaultCheckpointEvery is what [Experiment.CheckpointEvery] is where the script says nothing.
+const DefaultCheckpointEvery = 20
 
 // DefaultC is the sharpening of win rates into targets where the script says nothing.
 const DefaultC = 4.0

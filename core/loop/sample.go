@@ -28,11 +28,13 @@ func (l *Loop) sampleAndCompare(ctx context.Context, t int, it rundir.Iteration,
 		return nil, err
 	}
 	defer groupLog.Close()
+	l.torn(rundir.CompletionsFile, groupLog.Torn())
 	verdictLog, verdicts, err := rundir.OpenLog[rundir.VerdictsRecord](it.Path(rundir.VerdictsFile))
 	if err != nil {
 		return nil, err
 	}
 	defer verdictLog.Close()
+	l.torn(rundir.VerdictsFile, verdictLog.Torn())
 	if len(verdicts) > len(groups) || len(groups) > len(prompts) {
 		return nil, sdk.Errorf(sdk.CodeCorrupt, "iteration %d has %d verdicts, %d groups and %d prompts: records are missing", t, len(verdicts), len(groups), len(prompts))
 	}
@@ -41,7 +43,7 @@ func (l *Loop) sampleAndCompare(ctx context.Context, t int, it rundir.Iteration,
 	if err != nil {
 		return nil, err
 	}
-	judge, err := l.openJudge(ctx, plan.Oracle)
+	judge, err := l.openJudge(ctx, t, plan.Oracle)
 	if err != nil {
 		return nil, err
 	}
@@ -116,17 +118,23 @@ type samplers struct {
 }
 
 func (l *Loop) openSamplers(ctx context.Context, plan *Plan) (s samplers, err error) {
-	if s.policy, err = l.Plugins.Sampler(ctx, plan.Sampler); err != nil {
+	if s.policy, err = l.openSampler(ctx, plan.Sampler); err != nil || plan.Teacher == nil {
 		return s, err
 	}
-	if _, err = configure(ctx, s.policy, plan.Sampler.Settings); err != nil || plan.Teacher == nil {
-		return s, err
-	}
-	if s.teacher, err = l.Plugins.Sampler(ctx, *plan.Teacher); err != nil {
-		return s, err
-	}
-	_, err = configure(ctx, s.teacher, plan.Teacher.Settings)
+	s.teacher, err = l.openSampler(ctx, *plan.Teacher)
 	return s, err
+}
+
+func (l *Loop) openSampler(ctx context.Context, p Plugin) (sdk.Sampler, error) {
+	sampler, rec, err := l.Plugins.Sampler(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.pin(rec); err != nil {
+		return nil, err
+	}
+	_, err = configure(ctx, sampler, p.Settings)
+	return sampler, err
 }
 
 // sample draws K completions of the policy and one of the teacher for each prompt, and asks the

@@ -54,7 +54,7 @@ func (l *Loop) selected(s Selection) ([]sdk.Prompt, error) {
 // Check opens and configures every plugin that the plans and the evaluation name, and selects
 // their prompts, so that what can be wrong with them is found before anything is sampled.
 func (l *Loop) Check(ctx context.Context, plans []Plan) error {
-	if _, err := l.openJudge(ctx, l.Experiment.Evaluate.Oracle); err != nil {
+	if _, err := l.openJudge(ctx, 0, l.Experiment.Evaluate.Oracle); err != nil {
 		return err
 	}
 	for _, plan := range plans {
@@ -64,7 +64,7 @@ func (l *Loop) Check(ctx context.Context, plans []Plan) error {
 		if _, err := l.openSamplers(ctx, &plan); err != nil {
 			return err
 		}
-		if _, err := l.openJudge(ctx, plan.Oracle); err != nil {
+		if _, err := l.openJudge(ctx, 0, plan.Oracle); err != nil {
 			return err
 		}
 		if _, _, err := l.openLoss(ctx, &plan); err != nil {
@@ -81,7 +81,7 @@ func (l *Loop) Size(ctx context.Context, plan Plan) (prompts, orders int, err er
 	if err != nil {
 		return 0, 0, err
 	}
-	judge, err := l.openJudge(ctx, plan.Oracle)
+	judge, err := l.openJudge(ctx, 0, plan.Oracle)
 	if err != nil {
 		return 0, 0, err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/dno-project/dno/core/rundir"
 	"github.com/dno-project/dno/sdk"
@@ -32,54 +33,130 @@ func (l *Loop) train(ctx context.Context, t int, it rundir.Iteration, plan *Plan
 			WithHint("lower min_margin, raise samples or the temperature, or look at the verdicts in %s", it.Path(rundir.VerdictsFile))
 	}
 	batches := l.batches(t, plan, units, games, traits)
-	if err := l.reference(ctx, t, plan, traits, games, batches); err != nil {
+	at, err := l.trainSteps(ctx, t, it, plan, loss, games, batches, rec)
+	if err != nil {
 		return err
+	}
+	steps, err := rundir.ReadLog[rundir.StepRecord](it.Path(rundir.StepsFile))
+	if err != nil {
+		return err
+	}
+	applied := 0
+	for _, s := range steps {
+		if s.Skipped == "" {
+			applied++
+		}
+	}
+	for _, s := range steps {
+		rec.Loss += s.Loss / float64(max(1, applied))
+	}
+	rec.Steps, rec.Skipped, rec.LossState = applied, len(steps)-applied, at.LossState
+	return nil
+}
+
+// trainSteps makes the iteration's updates, or those that an interrupted run has left, and the iteration's checkpoint. The
+// record of the steps is then on disk.
+func (l *Loop) trainSteps(ctx context.Context, t int, it rundir.Iteration, plan *Plan, loss sdk.Loss, games []judged, batches []*batch, rec *rundir.IterationRecord) (position, error) {
+	traits, total := loss.Manifest().Loss, len(batches)
+	if _, at, err := l.resumeTraining(ctx, t, it, total, it.Checkpoint()); err != nil || at.Step == total {
+		return at, err
+	}
+	if err := l.reference(ctx, t, plan, traits, games, batches); err != nil {
+		return position{}, err
 	}
 	if err := l.Policy.StartTraining(ctx, Optimizer{
 		Beta1: plan.AdamBeta1, Beta2: plan.AdamBeta2, Epsilon: plan.AdamEpsilon,
 		WeightDecay: plan.WeightDecay, Clip: plan.Clip,
 	}); err != nil {
-		return err
+		return position{}, err
 	}
-	l.Progress.Start(fmt.Sprintf("iteration %d: train", t), len(batches))
-	defer l.Progress.Done()
-
-	var steps []rundir.StepRecord
-	state, err := l.lossState(t, plan)
+	made, err := it.StepCheckpoints()
 	if err != nil {
+		return position{}, err
+	}
+	var dirs []string
+	for _, step := range slices.Backward(made) {
+		dirs = append(dirs, it.StepCheckpoint(step))
+	}
+	steps, at, err := l.resumeTraining(ctx, t, it, total, dirs...)
+	if err != nil {
+		return at, err
+	}
+	if at.Step == 0 {
+		if at.LossState, err = l.lossState(t, plan); err != nil {
+			return at, err
+		}
+	}
+	l.Progress.Start(fmt.Sprintf("iteration %d: train", t), total)
+	defer l.Progress.Done()
+	l.Progress.Add(at.Step)
+	for at.Step < total {
+		done, err := l.trainStep(ctx, t, plan, loss, games, batches[at.Step], &at, rec.Beta)
+		if err != nil {
+			if err = l.badBatch(it, games, batches[at.Step], at.Step, steps, err); err != nil {
+				return at, trainingError(err, t, at.Step)
+			}
+			done.Skipped = "the loss or its derivatives were not finite"
+		}
+		steps = append(steps, done)
+		at.Step++
+		l.Progress.Add(1)
+		interrupted := ctx.Err() != nil
+		if at.Step < total && (interrupted || l.Experiment.CheckpointEvery > 0 && at.Step%l.Experiment.CheckpointEvery == 0) {
+			if err := l.stepped(context.WithoutCancel(ctx), it, steps, at); err != nil {
+				return at, err
+			}
+		}
+		if interrupted {
+			return at, context.Cause(ctx)
+		}
+	}
+	if err := rundir.WriteLog(it.Path(rundir.StepsFile), steps); err != nil {
+		return at, err
+	}
+	return at, l.finished(ctx, it, at)
+}
+
+// finished makes the iteration's checkpoint; those of its steps then go.
+func (l *Loop) finished(ctx context.Context, it rundir.Iteration, at position) error {
+	if err := l.save(ctx, it.Checkpoint(), at); err != nil {
 		return err
 	}
-	for step, b := range batches {
-		b.State = state
-		lr := learningRate(plan, step, len(batches))
-		metrics := map[string]float64{}
-		result, err := l.step(ctx, b, games, traits, lr, func() (sdk.LossResult, error) {
-			if step == 0 && (plan.Reference == "previous" || t == 1) && len(b.Reference) > 0 {
-				if err := sameAsReference(b.Policy, b.Reference); err != nil {
-					return sdk.LossResult{}, err
-				}
-			}
-			out, err := loss.Evaluate(ctx, b.LossBatch)
-			if err != nil {
-				return out, fmt.Errorf("evaluate loss %q: %w", plan.Loss.Name, err)
-			}
-			state = out.State
-			describe(metrics, b.LossBatch, rec.Beta, out.Metrics)
-			b.mean(&out)
-			return out, nil
-		})
-		if err != nil {
-			return trainingError(err, t, step)
-		}
-		steps = append(steps, rundir.StepRecord{
-			Step: step, Epoch: b.epoch, LR: lr, Loss: result.Loss, GradNorm: result.GradNorm,
-			Units: b.units, Tokens: result.Tokens, Metrics: metrics,
-		})
-		l.Progress.Add(1)
-		rec.Loss += result.Loss / float64(len(batches))
+	made, err := it.StepCheckpoints()
+	for _, step := range made {
+		err = errors.Join(err, it.RemoveStepCheckpoint(step))
 	}
-	rec.Steps, rec.LossState = len(steps), state
-	return rundir.WriteLog(it.Path(rundir.StepsFile), steps)
+	return err
+}
+
+// trainStep makes one update. An interruption lets it come to its end, for a while.
+func (l *Loop) trainStep(ctx context.Context, t int, plan *Plan, loss sdk.Loss, games []judged, b *batch, at *position, beta float64) (rundir.StepRecord, error) {
+	ctx, cancel := lenient(ctx)
+	defer cancel()
+	b.State = at.LossState
+	rec := rundir.StepRecord{Step: at.Step, Epoch: b.epoch, LR: learningRate(plan, at.Step, at.Steps), Units: b.units, Metrics: map[string]float64{}}
+	state := at.LossState
+	result, err := l.step(ctx, b, games, loss.Manifest().Loss, rec.LR, func() (sdk.LossResult, error) {
+		if at.Step == 0 && (plan.Reference == "previous" || t == 1) && len(b.Reference) > 0 {
+			if err := sameAsReference(b.Policy, b.Reference); err != nil {
+				return sdk.LossResult{}, err
+			}
+		}
+		out, err := loss.Evaluate(ctx, b.LossBatch)
+		if err != nil {
+			return out, fmt.Errorf("evaluate loss %q: %w", plan.Loss.Name, err)
+		}
+		state = out.State
+		describe(rec.Metrics, b.LossBatch, beta, out.Metrics)
+		b.mean(&out)
+		return out, nil
+	})
+	if err != nil {
+		rec.Metrics = nil
+		return rec, err
+	}
+	at.LossState, rec.Loss, rec.GradNorm, rec.Tokens = state, result.Loss, result.GradNorm, result.Tokens
+	return rec, nil
 }
 
 // step fills in what the loss sees of the policy, and makes one update with what evaluate returns.
@@ -109,17 +186,19 @@ func (l *Loop) step(ctx context.Context, b *batch, games []judged, traits sdk.Lo
 }
 
 func trainingError(err error, t, step int) error {
-	err = fmt.Errorf("train iteration %d, step %d: %w", t, step, err)
-	var coded *sdk.Error
-	if errors.As(err, &coded) && coded.Code == sdk.CodeNumeric {
-		return sdk.Errorf(sdk.CodeNumeric, "%w", err).WithHint("the weights are as they were before the step; start a new run with a lower lr or beta")
+	if sdk.CodeOf(err) == sdk.CodeNumeric {
+		return sdk.Errorf(sdk.CodeNumeric, "train iteration %d, step %d: %w", t, step, err).
+			WithHint("the weights are as they were before those steps; start a new run with a lower lr or beta")
 	}
-	return err
+	return fmt.Errorf("train iteration %d, step %d: %w", t, step, err)
 }
 
 func (l *Loop) openLoss(ctx context.Context, plan *Plan) (sdk.Loss, sdk.Settings, error) {
-	loss, err := l.Plugins.Loss(ctx, plan.Loss)
+	loss, rec, err := l.Plugins.Loss(ctx, plan.Loss)
 	if err != nil {
+		return nil, nil, err
+	}
+	if err := l.pin(rec); err != nil {
 		return nil, nil, err
 	}
 	settings, err := configure(ctx, loss, plan.Loss.Settings)

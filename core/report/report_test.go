@@ -65,7 +65,7 @@ func runOf(t *testing.T, end string, records ...rundir.IterationRecord) *rundir.
 	t.Helper()
 	run, err := rundir.Create(filepath.Join(t.TempDir(), "run"), rundir.Header{
 		Script: "my.lua", Model: "embedded:geometry", Seed: 7, Iterations: len(records) - 1,
-	}, nil)
+	}, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

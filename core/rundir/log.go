@@ -57,28 +57,39 @@ type Log[T any] struct {
 // records that it holds. A torn last line, what a crash leaves, is cut; damage anywhere else is an
 // error with [sdk.CodeCorrupt] that names file and line.
 func OpenLog[T any](path string) (*Log[T], []T, error) {
+	var records []T
+	log, err := openLog(path, func(r T) { records = append(records, r) })
+	return log, records, err
+}
+
+// openLog is OpenLog that hands the records to take, one after another.
+func openLog[T any](path string, take func(T)) (*Log[T], error) {
+	// Read first: a file that is damaged is left as it is, torn end and all.
+	if err := eachRecord(path, take); err != nil {
+		return nil, err
+	}
 	file, err := fsx.OpenAppend(path)
 	if err != nil {
-		return nil, nil, ioError(err)
+		return nil, ioError(err)
 	}
-	records, err := ReadLog[T](path)
-	if err != nil {
-		_ = file.Close()
-		return nil, nil, err
-	}
-	return &Log[T]{file: file}, records, nil
+	return &Log[T]{file: file}, nil
 }
 
 // Append writes the records and makes them durable.
 func (l *Log[T]) Append(records ...T) error {
+	var text []byte // one write: all of them or none, but for a crash
 	for _, r := range records {
 		line, err := seal(r)
 		if err != nil {
 			return err
 		}
-		if err := l.file.Write(line); err != nil {
-			return ioError(err)
-		}
+		text = append(text, line...)
+	}
+	if len(text) == 0 {
+		return nil
+	}
+	if err := l.file.Write(text); err != nil {
+		return ioError(err)
 	}
 	if err := l.file.Sync(); err != nil {
 		return ioError(err)
@@ -86,20 +97,30 @@ func (l *Log[T]) Append(records ...T) error {
 	return nil
 }
 
+// Torn is the length in bytes of the torn last line that was cut; 0 if there was none.
+func (l *Log[T]) Torn() int64 { return l.file.Dropped() }
+
 // Close closes the file.
 func (l *Log[T]) Close() error { return l.file.Close() }
 
 // ReadLog returns the records of the log at path, none where there is no such file. A last line
 // without its newline is being written or was torn by a crash: it is not read.
 func ReadLog[T any](path string) ([]T, error) {
+	var records []T
+	if err := eachRecord(path, func(r T) { records = append(records, r) }); err != nil {
+		return nil, err
+	}
+	return records, nil
+}
+
+func eachRecord[T any](path string, take func(T)) error {
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		return nil
 	}
 	if err != nil {
-		return nil, ioError(fmt.Errorf("read %s: %w", filepath.Base(path), err))
+		return ioError(fmt.Errorf("read %s: %w", filepath.Base(path), err))
 	}
-	var records []T
 	for n := 1; len(text) > 0; n++ {
 		end := bytes.IndexByte(text, '\n')
 		if end < 0 {
@@ -107,12 +128,12 @@ func ReadLog[T any](path string) ([]T, error) {
 		}
 		var r T
 		if err := unseal(text[:end], &r); err != nil {
-			return nil, sdk.Errorf(sdk.CodeCorrupt, "read %s:%d: %w", path, n, err)
+			return sdk.Errorf(sdk.CodeCorrupt, "read %s:%d: %w", path, n, err)
 		}
-		records = append(records, r)
+		take(r)
 		text = text[end+1:]
 	}
-	return records, nil
+	return nil
 }
 
 // WriteLog replaces the log at path by the records, all or nothing.
@@ -140,6 +161,8 @@ func readRecord(path string, v any) error {
 	}
 	return nil
 }
+
+func isMissing(err error) bool { return errors.Is(err, fs.ErrNotExist) }
 
 func ioError(err error) error {
 	if err == nil {

@@ -2,21 +2,18 @@ package rundir
 
 import "github.com/dno-project/dno/sdk"
 
-// Header is a run's first file, run.json: what has to be the same for the run to go on.
+// Header is a run's first file, run.json: how it was started, to start it again.
 type Header struct {
-	Format      int               `json:"format"` // 1
-	Version     string            `json:"version"`
-	Script      string            `json:"script"`     // name of the script, as given
-	ScriptDir   string            `json:"script_dir"` // absolute; where the script's relative paths start
-	Files       map[string]string `json:"files"`      // the prompt files by role, as the script names them
-	Seed        uint64            `json:"seed"`
-	Settings    []string          `json:"settings"` // --set key=value, in order
-	Model       string            `json:"model"`
-	Fingerprint string            `json:"model_fingerprint"` // sha256 of π_1's weights
-	Kernel      string            `json:"kernel"`            // instruction set: results are exact per set
-	Hashes      map[string]string `json:"hashes"`            // sha256 of the script and of each prompt file, by role
-	Iterations  int               `json:"iterations"`
-	Started     string            `json:"started"` // RFC 3339, for people
+	Format     int               `json:"format"`     // [Format]
+	Script     string            `json:"script"`     // name of the script, as given
+	ScriptDir  string            `json:"script_dir"` // absolute; where the script's relative paths start
+	Files      map[string]string `json:"files"`      // the prompt files by role, as the script names them
+	Seed       uint64            `json:"seed"`
+	Settings   []string          `json:"settings"`        // --set key=value, in order
+	Reuse      []string          `json:"reuse,omitempty"` // other runs whose judgments it may use; absolute
+	Model      string            `json:"model"`
+	Iterations int               `json:"iterations"`
+	Started    string            `json:"started"` // RFC 3339, for people
 }
 
 // GroupRecord is one line of completions.jsonl.
@@ -33,7 +30,8 @@ type VerdictsRecord struct {
 	BothOrders bool             `json:"both_orders"` // the oracle was asked both orders of each pair
 	Abstain    []Abstention     `json:"abstain,omitempty"`
 	Assessed   []sdk.Assessment `json:"assessed,omitempty"` // for each completion
-	Asked      int              `json:"asked"`              // ordered pairs put to the oracle
+	Asked      int              `json:"asked"`              // ordered pairs put to the oracle in this iteration
+	Cached     int              `json:"cached,omitempty"`   // ordered pairs that it had judged in an earlier one, or in a reused run
 	Cost       float64          `json:"cost,omitempty"`
 }
 
@@ -73,6 +71,7 @@ type StepRecord struct {
 	Units    int                `json:"units"`
 	Tokens   int                `json:"tokens"`
 	Metrics  map[string]float64 `json:"metrics,omitempty"` // TRL's names
+	Skipped  string             `json:"skipped,omitempty"` // why the weights were left as they were
 }
 
 // Estimate is a mean with its 95 % interval.
@@ -128,14 +127,16 @@ type IterationRecord struct {
 	Prompts     int            `json:"prompts"`
 	Completions int            `json:"completions"`
 	Asked       int            `json:"asked"`     // ordered pairs put to the oracle
-	Abstained   int            `json:"abstained"` // of those
+	Cached      int            `json:"cached"`    // ordered pairs that were known from before
+	Abstained   int            `json:"abstained"` // of both
 	Flipped     float64        `json:"flip_rate"` // share of pairs asked both ways whose verdicts disagree
 	Cost        float64        `json:"cost"`
 	Pairs       map[string]int `json:"pairs"` // by class
 	MeanMargin  float64        `json:"mean_margin"`
 	Cycles      int            `json:"cycles"` // prompts whose majority relation has a cycle
 	Steps       int            `json:"steps"`
-	Loss        float64        `json:"loss"` // mean over the iteration's steps
+	Skipped     int            `json:"skipped,omitempty"` // steps that were not made, for numbers that were not finite
+	Loss        float64        `json:"loss"`              // mean over the iteration's steps
 	Oracle      string         `json:"oracle"`
 	LossName    string         `json:"loss_name"`
 	Beta        float64        `json:"beta"` // the loss's setting beta; 0 where it has none

@@ -1,8 +1,10 @@
 // Package rundir is the folder of one run: all that is needed to resume, audit and report it.
 //
-//	run.json            what the run is: written once, before anything else
+//	run.json            how the run is started: written once, before anything else
+//	run.lock            what it depends on, and must find again when it goes on
 //	script.lua          the script, as it was when the run began
 //	run.jsonl           a line for each finished iteration; the last thing that an iteration writes
+//	judgments.jsonl     all that oracles said, by content
 //	iter-000/           π_1: checkpoint and evaluation, before any training
 //	iter-001/ ...       plan.json completions.jsonl verdicts.jsonl pairs.jsonl steps.jsonl
 //	                    checkpoint/ eval.json eval-validation.jsonl eval-test.jsonl
@@ -13,11 +15,13 @@
 package rundir
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
 
 	"github.com/dno-project/dno/core/fsx"
 	"github.com/dno-project/dno/sdk"
@@ -25,13 +29,16 @@ import (
 )
 
 // Format is the number of the layout that this version writes and reads.
-const Format = 1
+const Format = 2
 
 // Run is an open run directory.
 type Run struct {
 	dir    string
 	header Header
 	lock   *flock.Flock // nil where the run is open for reading only
+
+	pinning sync.Mutex
+	allowed []string // keys of run.lock whose values may change
 }
 
 // Exists says whether dir holds a run.
@@ -40,9 +47,9 @@ func Exists(dir string) bool {
 	return err == nil
 }
 
-// Create makes the run directory dir with its header and script and holds its lock. A directory
+// Create makes the run directory dir with its header, script and pins and holds its lock. A directory
 // that already holds a run is refused with [sdk.CodeUsage], or [sdk.CodeLocked] if it is being written.
-func Create(dir string, header Header, script []byte) (*Run, error) {
+func Create(dir string, header Header, script []byte, pins map[string]string) (*Run, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, ioError(fmt.Errorf("make the run directory: %w", err))
 	}
@@ -60,6 +67,10 @@ func Create(dir string, header Header, script []byte) (*Run, error) {
 	if err := fsx.WriteFile(r.path("script.lua"), script, 0o644); err != nil {
 		_ = lock.Unlock()
 		return nil, ioError(err)
+	}
+	if err := r.Pin(pins); err != nil {
+		_ = lock.Unlock()
+		return nil, err
 	}
 	// The header comes last: with it the directory is a run.
 	if err := writeRecord(r.path("run.json"), header); err != nil {
@@ -170,7 +181,7 @@ func (r *Run) Concluded() (string, error) {
 		Reason string `json:"reason"`
 	}
 	err := readRecord(r.path("end.json"), &end)
-	if errors.Is(err, fs.ErrNotExist) {
+	if isMissing(err) {
 		return "", nil
 	}
 	return end.Reason, err
@@ -193,8 +204,64 @@ func (r *Run) Iteration(t int) (Iteration, error) {
 // Iteration is the folder of one iteration.
 type Iteration struct{ dir string }
 
+// Undo takes back the records of all iterations after t, which are then made again: their plans, completions
+// and verdicts stay and are found again, their checkpoints go.
+func (r *Run) Undo(t int) error {
+	done, err := r.Iterations()
+	if err != nil {
+		return err
+	}
+	if err := WriteLog(r.path("run.jsonl"), done[:min(len(done), t+1)]); err != nil {
+		return err
+	}
+	if err := fsx.Remove(r.path("end.json")); err != nil {
+		return ioError(err)
+	}
+	for s := t + 1; s < len(done); s++ {
+		it, err := r.Iteration(s)
+		if err != nil {
+			return err
+		}
+		if err := fsx.RemoveAll(it.Checkpoint()); err != nil {
+			return ioError(err)
+		}
+	}
+	return nil
+}
+
 // Checkpoint is the path of the policy's checkpoint at the iteration's end.
 func (it Iteration) Checkpoint() string { return filepath.Join(it.dir, "checkpoint") }
+
+const stepPrefix = "step-"
+
+// StepCheckpoint is the path of a checkpoint inside of the iteration's training.
+func (it Iteration) StepCheckpoint(step int) string {
+	return filepath.Join(it.dir, fmt.Sprintf("%s%06d", stepPrefix, step))
+}
+
+// StepCheckpoints are the steps that there is a checkpoint of, in order.
+func (it Iteration) StepCheckpoints() (steps []int, err error) {
+	entries, err := os.ReadDir(it.dir)
+	if err != nil && !isMissing(err) {
+		return nil, ioError(err)
+	}
+	for _, e := range entries {
+		number, ok := strings.CutPrefix(e.Name(), stepPrefix)
+		if step, err := strconv.Atoi(number); ok && err == nil {
+			steps = append(steps, step)
+		}
+	}
+	slices.Sort(steps)
+	return steps, nil
+}
+
+// RemoveStepCheckpoint removes one.
+func (it Iteration) RemoveStepCheckpoint(step int) error {
+	return ioError(fsx.RemoveAll(it.StepCheckpoint(step)))
+}
+
+// Remove removes one of the iteration's files.
+func (it Iteration) Remove(name string) error { return ioError(fsx.Remove(it.Path(name))) }
 
 // Path returns the path of one of the iteration's files.
 func (it Iteration) Path(name string) string { return filepath.Join(it.dir, name) }
@@ -206,10 +273,14 @@ const (
 	VerdictsFile    = "verdicts.jsonl"
 	PairsFile       = "pairs.jsonl"
 	StepsFile       = "steps.jsonl"
+	DrawsFile       = "draws.jsonl" // of the evaluation, until it is done
 	EvaluationFile  = "eval.json"
 	ValidationFile  = "eval-validation.jsonl"
 	TestFile        = "eval-test.jsonl"
 )
+
+// BadBatch is the name of the file with the batch of a step that could not be made.
+func BadBatch(step int) string { return fmt.Sprintf("bad-step-%06d.json", step) }
 
 // WriteRecord writes one of the iteration's single records, all or nothing.
 func (it Iteration) WriteRecord(name string, v any) error { return writeRecord(it.Path(name), v) }
@@ -217,7 +288,7 @@ func (it Iteration) WriteRecord(name string, v any) error { return writeRecord(i
 // ReadRecord reads it back; ok is false where there is none yet.
 func (it Iteration) ReadRecord(name string, v any) (ok bool, err error) {
 	err = readRecord(it.Path(name), v)
-	if errors.Is(err, fs.ErrNotExist) {
+	if isMissing(err) {
 		return false, nil
 	}
 	return err == nil, err

@@ -34,15 +34,15 @@ func TestMain(m *testing.M) {
 
 func header() Header {
 	return Header{
-		Version: "v1", Script: "my.lua", ScriptDir: "/here", Files: map[string]string{"test": "test.jsonl"}, Seed: 1<<63 + 1,
-		Settings: []string{"lr=0"}, Model: "m", Fingerprint: "f", Kernel: "generic", Hashes: map[string]string{"script": "s"}, Iterations: 2,
+		Script: "my.lua", ScriptDir: "/here", Files: map[string]string{"test": "test.jsonl"}, Seed: 1<<63 + 1,
+		Settings: []string{"lr=0"}, Model: "m", Iterations: 2,
 		Started: "2024-04-04T00:00:00Z",
 	}
 }
 
 func create(t *testing.T) *Run {
 	t.Helper()
-	run, err := Create(filepath.Join(t.TempDir(), "a", "run"), header(), []byte("return {}\n"))
+	run, err := Create(filepath.Join(t.TempDir(), "a", "run"), header(), []byte("return {}\n"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,7 +90,7 @@ func TestARunIsWrittenByOneAtATime(t *testing.T) {
 		}
 	}
 	wantLocked(Open(run.Dir()))
-	wantLocked(Create(run.Dir(), header(), nil))
+	wantLocked(Create(run.Dir(), header(), nil, nil))
 	if _, err := Read(run.Dir()); err != nil {
 		t.Errorf("a reader is locked out: %v", err)
 	}
@@ -110,7 +110,7 @@ func TestCreateRefusesARunAndTouchesNothing(t *testing.T) {
 	before := mustRead(t, filepath.Join(run.Dir(), "run.json"))
 	other := header()
 	other.Seed = 7
-	_, err := Create(run.Dir(), other, []byte("other"))
+	_, err := Create(run.Dir(), other, []byte("other"), nil)
 	var coded *sdk.Error
 	if sdk.CodeOf(err) != sdk.CodeUsage || !errors.As(err, &coded) || !strings.Contains(coded.Hint, "dno resume "+run.Dir()) {
 		t.Errorf("it got %v", err)
@@ -264,7 +264,7 @@ func TestWhatIsNoRunIsAUsageError(t *testing.T) {
 func TestARunDirectoryThatCannotBeMadeIsAnIOError(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	mustWrite(t, file, nil)
-	if _, err := Create(filepath.Join(file, "run"), header(), nil); sdk.CodeOf(err) != sdk.CodeIO {
+	if _, err := Create(filepath.Join(file, "run"), header(), nil, nil); sdk.CodeOf(err) != sdk.CodeIO {
 		t.Errorf("below a file: %v", err)
 	}
 }

@@ -35,6 +35,7 @@ var limits = map[string]limit{
 	"model":              {},
 	"seed":               {max: 1 << 53},
 	"iterations":         {min: 1, max: 1000},
+	"checkpoint_every":   {max: math.MaxInt32},
 	"prompts.train":      {},
 	"prompts.validation": {},
 	"prompts.test":       {},

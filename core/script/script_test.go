@@ -49,7 +49,7 @@ func TestDefaults(t *testing.T) {
 	plan := loop.DefaultPlan()
 	plan.Oracle = loop.Plugin{Name: "verifier", Settings: sdk.Settings{"tolerance": 0.5}}
 	want := loop.Experiment{
-		Model: "m", Files: loop.Files{Train: "a", Validation: "b", Test: "c"}, Iterations: 4,
+		Model: "m", Files: loop.Files{Train: "a", Validation: "b", Test: "c"}, Iterations: 4, CheckpointEvery: 20,
 		Evaluate: loop.Evaluate{Oracle: plan.Oracle}, Plan: plan,
 	}
 	if diff := cmp.Diff(want, e); diff != "" {
@@ -70,7 +70,7 @@ func TestEverySettingIsRead(t *testing.T) {
 		evaluate = { oracle = { "length" }, temperature = 0.5, max_tokens = 99 },
 	}`).Experiment()
 	want := loop.Experiment{
-		Model: "dir/model", Seed: 7, Iterations: 6, Files: loop.Files{Train: "a", Validation: "b", Test: "c"},
+		Model: "dir/model", Seed: 7, Iterations: 6, CheckpointEvery: 20, Files: loop.Files{Train: "a", Validation: "b", Test: "c"},
 		Evaluate: loop.Evaluate{Oracle: loop.Plugin{Name: "length"}, Temperature: 0.5, MaxTokens: 99},
 		Plan: loop.Plan{
 			Samples: 8,

@@ -1,0 +1,138 @@
+package rundir
+
+import (
+	"encoding/hex"
+	"fmt"
+	"path/filepath"
+	"sync"
+
+	"github.com/dno-project/dno/sdk"
+)
+
+// JudgmentsFile is the journal of all that oracles said, in the run's folder.
+const JudgmentsFile = "judgments.jsonl"
+
+// Key names what was asked, by content: the first half of a sha256 of the oracle's identity and of all that
+// it saw.
+type Key [16]byte
+
+// MarshalText writes the key in hex.
+func (k Key) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, k[:]), nil }
+
+// UnmarshalText reads it back.
+func (k *Key) UnmarshalText(text []byte) error {
+	if len(text) != hex.EncodedLen(len(k)) {
+		return fmt.Errorf("the key %.80q has not %d hex digits", text, hex.EncodedLen(len(k)))
+	}
+	_, err := hex.Decode(k[:], text)
+	return err
+}
+
+// Judgment is one line of judgments.jsonl: what an oracle said of one ordered pair, or of one candidate.
+type Judgment struct {
+	Key       Key    `json:"key"`
+	Iteration int    `json:"iteration"` // in which it was asked
+	Oracle    string `json:"oracle,omitempty"`
+	// Of a pair: one of the first two, and the oracle's words.
+	P       *float64 `json:"p,omitempty"`
+	Abstain string   `json:"abstain,omitempty"`
+	Reason  string   `json:"reason,omitempty"`
+	// Of a candidate; empty where the oracle said nothing of it.
+	Assessed *sdk.Assessment `json:"assessed,omitempty"`
+	Cost     float64         `json:"cost,omitempty"` // of the answer that this is the first judgment of
+}
+
+// Elsewhere is the iteration of a judgment that another run paid for.
+const Elsewhere = -1
+
+// Judgments are all that oracles said in a run, and in the runs that it reuses: a cache by content, and
+// what a run is resumed and replayed from. It is safe for concurrent use.
+type Judgments struct {
+	mu    sync.RWMutex
+	log   *Log[Judgment] // nil: they are kept in memory only
+	known map[Key]*Judgment
+}
+
+// NewJudgments returns judgments that are kept in memory only.
+func NewJudgments() *Judgments { return &Judgments{known: map[Key]*Judgment{}} }
+
+// Judgments opens the run's journal. A torn last line, what a crash leaves, is cut, and its bytes are
+// counted; damage anywhere else is an error with [sdk.CodeCorrupt].
+func (r *Run) Judgments() (*Judgments, error) {
+	j := NewJudgments()
+	log, err := openLog(r.path(JudgmentsFile), func(rec Judgment) { j.put(rec) })
+	if err != nil {
+		return nil, err
+	}
+	j.log = log
+	return j, nil
+}
+
+// Reuse adds what the run in dir paid for. It reads only, and what this run knows itself wins.
+func (j *Judgments) Reuse(dir string) error {
+	if !Exists(dir) {
+		return sdk.Errorf(sdk.CodeUsage, "reuse the judgments of %s: there is no run in it", dir)
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return eachRecord(filepath.Join(dir, JudgmentsFile), func(rec Judgment) {
+		if _, ok := j.known[rec.Key]; !ok {
+			rec.Iteration, rec.Cost = Elsewhere, 0
+			j.put(rec)
+		}
+	})
+}
+
+// put keeps what is asked for again; the oracle's words stay on disk.
+func (j *Judgments) put(rec Judgment) {
+	rec.Reason, rec.Oracle = "", ""
+	j.known[rec.Key] = &rec
+}
+
+// Get returns the judgment under a key, without the oracle's words.
+func (j *Judgments) Get(k Key) (Judgment, bool) {
+	j.mu.RLock()
+	defer j.mu.RUnlock()
+	if rec := j.known[k]; rec != nil {
+		return *rec, true
+	}
+	return Judgment{}, false
+}
+
+// Len is how many judgments are known.
+func (j *Judgments) Len() int {
+	j.mu.RLock()
+	defer j.mu.RUnlock()
+	return len(j.known)
+}
+
+// Add keeps the judgments of one answer; when it returns nil they are durable.
+func (j *Judgments) Add(records ...Judgment) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.log != nil {
+		if err := j.log.Append(records...); err != nil {
+			return err
+		}
+	}
+	for _, rec := range records {
+		j.put(rec)
+	}
+	return nil
+}
+
+// Torn is how many bytes of a torn last line were cut when the journal was opened.
+func (j *Judgments) Torn() int64 {
+	if j.log == nil {
+		return 0
+	}
+	return j.log.Torn()
+}
+
+// Close closes the journal.
+func (j *Judgments) Close() error {
+	if j.log == nil {
+		return nil
+	}
+	return j.log.Close()
+}
