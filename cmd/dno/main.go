@@ -170,7 +170,7 @@ A Lua script is one experiment; oracles, losses and samplers are plugins.`,
 		return sdk.Errorf(sdk.CodeUsage, "%w", err).WithHint("%s --help shows the flags", c.CommandPath())
 	})
 	root.AddCommand(
-		a.runCommand(), a.resumeCommand(), a.planCommand(), a.statusCommand(), a.samplesCommand(),
+		a.runCommand(), a.resumeCommand(), a.replayCommand(), a.fsckCommand(), a.rollbackCommand(), a.planCommand(), a.statusCommand(), a.samplesCommand(),
 		a.reportCommand(), a.sftCommand(), a.generateCommand(), a.evalCommand(), a.pluginCommand(),
 		a.scriptCommand(), a.doctorCommand(), a.versionCommand(),
 	)

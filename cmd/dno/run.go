@@ -167,16 +167,7 @@ func (a *app) resume(ctx context.Context, dir string, allow []string) error {
 		}
 		return err
 	}
-	h := run.Header()
-	text, err := run.Script()
-	if err != nil {
-		return err
-	}
-	session, err := a.prepare(setup{src: source{name: h.Script, text: text, dir: h.ScriptDir}, sets: h.Settings, seed: &h.Seed})
-	if err != nil {
-		return err
-	}
-	pins, err := session.pins()
+	session, pins, err := a.again(run)
 	if err != nil {
 		return err
 	}
@@ -187,6 +178,21 @@ func (a *app) resume(ctx context.Context, dir string, allow []string) error {
 		return otherKernel(run, pins, err)
 	}
 	return a.execute(ctx, session, run)
+}
+
+// again reads a run's input as it is now, and what the run depends on in it.
+func (a *app) again(run *rundir.Run) (*session, map[string]string, error) {
+	h := run.Header()
+	text, err := run.Script()
+	if err != nil {
+		return nil, nil, err
+	}
+	session, err := a.prepare(setup{src: source{name: h.Script, text: text, dir: h.ScriptDir}, sets: h.Settings, seed: &h.Seed})
+	if err != nil {
+		return nil, nil, err
+	}
+	pins, err := session.pins()
+	return session, pins, err
 }
 
 // otherKernel adds to an error of Pin what can be done where the instruction set is another one.
@@ -268,17 +274,21 @@ func (a *app) execute(ctx context.Context, s *session, run *rundir.Run) error {
 	defer h.Close()
 	a.writing = run.Dir()
 	a.log.Info("run", telemetry.Run.Of(run.Dir()))
-	l := &loop.Loop{
+	if err := a.loop(s, run, opener{host: h, from: s.dir}).Execute(ctx); err != nil {
+		return err
+	}
+	return a.report(run)
+}
+
+// loop wires a run.
+func (a *app) loop(s *session, run *rundir.Run, plugins loop.Plugins) *loop.Loop {
+	return &loop.Loop{
 		Experiment: s.script.Experiment(), Script: s.script, Policy: s.policy, Run: run,
-		Reuse: run.Header().Reuse, Plugins: opener{host: h, from: s.dir},
+		Reuse: run.Header().Reuse, Plugins: plugins,
 		Train: s.prompts.train, Validation: s.prompts.validation, Test: s.prompts.test,
 		Progress: telemetry.NewProgress(a.log),
 		Log:      func(format string, args ...any) { a.log.Info(fmt.Sprintf(format, args...)) },
 	}
-	if err := l.Execute(ctx); err != nil {
-		return err
-	}
-	return a.report(run)
 }
 
 // nextRunDir is runs/<script>-<n> with the first n that is free.

@@ -194,6 +194,16 @@ func beside(path, kind string) string {
 	return filepath.Join(dir, fmt.Sprintf(".%s.%s-%016x", base, kind, rand.Uint64()))
 }
 
+// IsUnfinished says whether a name is that of work in progress: of a write that goes on, or that a crash ended.
+func IsUnfinished(name string) bool {
+	for _, kind := range []string{".tmp-", ".old-"} {
+		if i := strings.LastIndex(name, kind); i > 0 && strings.HasPrefix(name, ".") && isBeside(name, name[1:i], kind[1:4]) {
+			return true
+		}
+	}
+	return false
+}
+
 // split parts a path from its last element, also where a slash ends it.
 func split(path string) (dir, base string) {
 	path = filepath.Clean(path)

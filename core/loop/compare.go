@@ -24,7 +24,7 @@ func (l *Loop) openJudge(ctx context.Context, t int, p Plugin) (*judge, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := l.pin(rec); err != nil {
+	if err := l.note(p, rec, oracle.Manifest()); err != nil {
 		return nil, err
 	}
 	if _, err := configure(ctx, oracle, p.Settings); err != nil {

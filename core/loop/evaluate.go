@@ -152,8 +152,11 @@ func (l *Loop) EvaluationTokens(ctx context.Context) (int, error) {
 	if n := p.Settings.Number("max_tokens", 0); n >= 1 {
 		return int(n), nil
 	}
-	sampler, _, err := l.Plugins.Sampler(ctx, p)
+	sampler, rec, err := l.Plugins.Sampler(ctx, p)
 	if err != nil {
+		return 0, err
+	}
+	if err := l.note(p, rec, sampler.Manifest()); err != nil {
 		return 0, err
 	}
 	settings, err := sampler.Manifest().Resolve(p.Settings)

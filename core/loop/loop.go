@@ -10,6 +10,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -233,13 +234,20 @@ func (l *Loop) torn(name string, bytes int64) {
 	}
 }
 
-// pin notes what the run depends on in a plugin, or refuses one that has changed. Without a run there is nothing to
-// hold it to.
-func (l *Loop) pin(rec rundir.PluginRecord) error {
+// note records a plugin that was opened, and refuses one that has changed since the run began. Without a run there is
+// nothing to hold it to.
+func (l *Loop) note(p Plugin, rec rundir.PluginRecord, m sdk.Manifest) error {
 	if l.Run == nil {
 		return nil
 	}
-	return l.Run.Pin(rec.Pins())
+	if err := l.Run.Pin(rec.Pins()); err != nil {
+		return err
+	}
+	wanted, err := json.Marshal(p)
+	if err != nil {
+		return err
+	}
+	return l.Run.Opened(rundir.OpenedRecord{Wanted: string(wanted), Plugin: rec, Manifest: m})
 }
 
 // configured opens a plugin's settings: resolved against its manifest and given to it.

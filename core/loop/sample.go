@@ -130,7 +130,7 @@ func (l *Loop) openSampler(ctx context.Context, p Plugin) (sdk.Sampler, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := l.pin(rec); err != nil {
+	if err := l.note(p, rec, sampler.Manifest()); err != nil {
 		return nil, err
 	}
 	_, err = configure(ctx, sampler, p.Settings)

@@ -198,7 +198,7 @@ func (l *Loop) openLoss(ctx context.Context, plan *Plan) (sdk.Loss, sdk.Settings
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := l.pin(rec); err != nil {
+	if err := l.note(plan.Loss, rec, loss.Manifest()); err != nil {
 		return nil, nil, err
 	}
 	settings, err := configure(ctx, loss, plan.Loss.Settings)

@@ -16,6 +16,9 @@ import (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
+// Line is a record as it is written: see [Log].
+func Line(v any) ([]byte, error) { return seal(v) }
+
 // seal returns v as one JSON line whose last key is crc: the CRC-32C, in hex, of all bytes before
 // `,"crc":`. v must be a JSON object with at least one key.
 func seal(v any) ([]byte, error) {

@@ -5,6 +5,7 @@
 //	script.lua          the script, as it was when the run began
 //	run.jsonl           a line for each finished iteration; the last thing that an iteration writes
 //	judgments.jsonl     all that oracles said, by content
+//	plugins.jsonl       the oracles and samplers that it has opened
 //	iter-000/           π_1: checkpoint and evaluation, before any training
 //	iter-001/ ...       plan.json completions.jsonl verdicts.jsonl pairs.jsonl steps.jsonl
 //	                    checkpoint/ eval.json eval-validation.jsonl eval-test.jsonl
@@ -16,6 +17,7 @@ package rundir
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -38,6 +40,7 @@ type Run struct {
 	lock   *flock.Flock // nil where the run is open for reading only
 
 	pinning sync.Mutex
+	opened  map[string]bool
 	allowed []string // keys of run.lock whose values may change
 }
 
@@ -78,6 +81,36 @@ func Create(dir string, header Header, script []byte, pins map[string]string) (*
 		return nil, err
 	}
 	return r, nil
+}
+
+// Copy makes a run in dir as r was when it began, with all that oracles said in it and what it opened: for a replay.
+func Copy(r *Run, dir string) (*Run, error) {
+	script, err := r.Script()
+	if err != nil {
+		return nil, err
+	}
+	pins, err := r.Pins()
+	if err != nil {
+		return nil, err
+	}
+	out, err := Create(dir, r.header, script, pins.Values)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range []string{JudgmentsFile, OpenedFile} {
+		text, err := os.ReadFile(r.path(name))
+		if isMissing(err) {
+			continue
+		}
+		if err == nil {
+			err = fsx.WriteFile(out.path(name), text, 0o644)
+		}
+		if err != nil {
+			_ = out.Close()
+			return nil, ioError(err)
+		}
+	}
+	return out, nil
 }
 
 // Open opens an existing run for writing and holds its lock; [sdk.CodeLocked] if another process does.
@@ -191,7 +224,7 @@ func (r *Run) path(name string) string { return filepath.Join(r.dir, name) }
 
 // Iteration returns the folder of iteration t, making it if the run is open for writing.
 func (r *Run) Iteration(t int) (Iteration, error) {
-	it := Iteration{dir: r.path(fmt.Sprintf("iter-%03d", t))}
+	it := Iteration{dir: r.iterationDir(t)}
 	if r.lock == nil {
 		return it, nil
 	}
@@ -200,6 +233,10 @@ func (r *Run) Iteration(t int) (Iteration, error) {
 	}
 	return it, nil
 }
+
+func (r *Run) iterationDir(t int) string { return r.path(fmt.Sprintf("iter-%03d", t)) }
+
+const checkpointName = "checkpoint"
 
 // Iteration is the folder of one iteration.
 type Iteration struct{ dir string }
@@ -230,7 +267,7 @@ func (r *Run) Undo(t int) error {
 }
 
 // Checkpoint is the path of the policy's checkpoint at the iteration's end.
-func (it Iteration) Checkpoint() string { return filepath.Join(it.dir, "checkpoint") }
+func (it Iteration) Checkpoint() string { return filepath.Join(it.dir, checkpointName) }
 
 const stepPrefix = "step-"
 
@@ -258,6 +295,18 @@ func (it Iteration) StepCheckpoints() (steps []int, err error) {
 // RemoveStepCheckpoint removes one.
 func (it Iteration) RemoveStepCheckpoint(step int) error {
 	return ioError(fsx.RemoveAll(it.StepCheckpoint(step)))
+}
+
+// Files are the names of all that the iteration has left, those in its checkpoint too, in order.
+func (it Iteration) Files() (names []string, err error) {
+	err = filepath.WalkDir(it.dir, func(path string, e fs.DirEntry, err error) error {
+		if err == nil && e.Type().IsRegular() {
+			name, _ := filepath.Rel(it.dir, path) // it is below
+			names = append(names, name)
+		}
+		return err
+	})
+	return names, ioError(err)
 }
 
 // Remove removes one of the iteration's files.
