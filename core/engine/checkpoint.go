@@ -81,7 +81,7 @@ func (e *Engine) write(dir string, o SaveOptions) error {
 		}
 	}
 	for name, data := range files {
-		if err := os.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {
+		if err := fsx.Put(filepath.Join(dir, name), data); err != nil {
 			return err
 		}
 	}
@@ -107,7 +107,7 @@ func (e *Engine) writeOptimizer(dir string) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, stateFile), append(data, '\n'), 0o644)
+	return fsx.Put(filepath.Join(dir, stateFile), append(data, '\n'))
 }
 
 // Restore replaces the weights by those of a checkpoint of the same shape. The optimizer goes on where

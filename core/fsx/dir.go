@@ -2,6 +2,7 @@ package fsx
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -68,6 +69,43 @@ func writeDir(disk ops, path string, fill func(string) error) (err error) {
 		}
 	}
 	return nil
+}
+
+// Put writes a new file, without a sync and in no safe order: for what [WriteDir] fills a directory with.
+func Put(path string, data []byte) error {
+	f, err := system.create(path, 0o644)
+	if err != nil {
+		return failed("create", path, err)
+	}
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return failed("write", path, err)
+	}
+	return nil
+}
+
+// MkdirAll makes a directory and those above it that are missing, durably.
+func MkdirAll(path string) error { return mkdirAll(system, path) }
+
+func mkdirAll(disk ops, path string) error {
+	info, err := os.Stat(path)
+	switch {
+	case err == nil && info.IsDir():
+		return nil
+	case err == nil:
+		return fmt.Errorf("make the directory %s: there is a file of that name", path)
+	case !errors.Is(err, fs.ErrNotExist):
+		return failed("look for", path, err)
+	}
+	if dir, _ := split(path); dir != path {
+		if err := mkdirAll(disk, dir); err != nil {
+			return err
+		}
+	}
+	if err := disk.mkdir(path); err != nil && !errors.Is(err, fs.ErrExist) {
+		return failed("make the directory", path, err)
+	}
+	return syncParent(disk, path)
 }
 
 // syncTree fsyncs every file and directory under root, a directory after what is in it.

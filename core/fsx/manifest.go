@@ -36,9 +36,6 @@ func Seal(dir string) error {
 	}
 	m := manifest{Format: manifestFormat, Files: map[string]string{}}
 	for _, e := range entries {
-		if e.Name() == ManifestFile {
-			continue
-		}
 		if m.Files[e.Name()], err = sumFile(filepath.Join(dir, e.Name())); err != nil {
 			return failed("hash", filepath.Join(dir, e.Name()), err)
 		}
@@ -47,7 +44,7 @@ func Seal(dir string) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, ManifestFile), data, 0o644)
+	return Put(filepath.Join(dir, ManifestFile), data)
 }
 
 // Verify holds the files of a sealed directory against its manifest. Errors: [ErrDamaged], with the file;

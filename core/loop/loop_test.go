@@ -156,12 +156,16 @@ func (p *table) Save(_ context.Context, dir string, position []byte, training bo
 	if err != nil {
 		return err
 	}
-	return fsx.WriteDir(dir, func(tmp string) error {
+	err = fsx.WriteDir(dir, func(tmp string) error {
 		return errors.Join(
-			os.WriteFile(filepath.Join(tmp, "logits.json"), text, 0o644),
-			os.WriteFile(filepath.Join(tmp, "position.json"), position, 0o644),
+			fsx.Put(filepath.Join(tmp, "logits.json"), text),
+			fsx.Put(filepath.Join(tmp, "position.json"), position),
 			fsx.Seal(tmp))
 	})
+	if err != nil {
+		return sdk.Errorf(sdk.CodeIO, "%w", err)
+	}
+	return nil
 }
 
 func (p *table) Load(_ context.Context, dir string) ([]byte, error) {

@@ -53,8 +53,8 @@ func Exists(dir string) bool {
 // Create makes the run directory dir with its header, script and pins and holds its lock. A directory
 // that already holds a run is refused with [sdk.CodeUsage], or [sdk.CodeLocked] if it is being written.
 func Create(dir string, header Header, script []byte, pins map[string]string) (*Run, error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, ioError(fmt.Errorf("make the run directory: %w", err))
+	if err := fsx.MkdirAll(dir); err != nil {
+		return nil, ioError(err)
 	}
 	lock, err := acquire(dir)
 	if err != nil {
@@ -228,10 +228,7 @@ func (r *Run) Iteration(t int) (Iteration, error) {
 	if r.lock == nil {
 		return it, nil
 	}
-	if err := os.MkdirAll(it.dir, 0o755); err != nil {
-		return it, ioError(fmt.Errorf("make the iteration's folder: %w", err))
-	}
-	return it, nil
+	return it, ioError(fsx.MkdirAll(it.dir))
 }
 
 func (r *Run) iterationDir(t int) string { return r.path(fmt.Sprintf("iter-%03d", t)) }
