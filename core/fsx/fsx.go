@@ -148,6 +148,24 @@ func (f *File) Abort() {
 // before reading a path that [WriteDir] replaces.
 func Recover(path string) error { return sweep(system, path) }
 
+// Tidy does what [Recover] does for all that is in dir.
+func Tidy(dir string) error { return tidy(system, dir) }
+
+func tidy(disk ops, dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return failed("list", dir, err)
+	}
+	for _, e := range entries {
+		if base := unfinished(e.Name()); base != "" {
+			if err := sweep(disk, filepath.Join(dir, base)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 func sweep(disk ops, path string) error {
 	old, tmp, err := leftovers(path)
 	if err != nil {
@@ -195,13 +213,16 @@ func beside(path, kind string) string {
 }
 
 // IsUnfinished says whether a name is that of work in progress: of a write that goes on, or that a crash ended.
-func IsUnfinished(name string) bool {
-	for _, kind := range []string{".tmp-", ".old-"} {
-		if i := strings.LastIndex(name, kind); i > 0 && strings.HasPrefix(name, ".") && isBeside(name, name[1:i], kind[1:4]) {
-			return true
+func IsUnfinished(name string) bool { return unfinished(name) != "" }
+
+// unfinished returns the name that the work in progress is for, or "".
+func unfinished(name string) string {
+	for _, kind := range []string{"tmp", "old"} {
+		if i := strings.LastIndex(name, "."+kind+"-"); i > 1 && name[0] == '.' && isBeside(name, name[1:i], kind) {
+			return name[1:i]
 		}
 	}
-	return false
+	return ""
 }
 
 // split parts a path from its last element, also where a slash ends it.

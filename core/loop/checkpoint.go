@@ -113,7 +113,7 @@ func (l *Loop) same(rec rundir.IterationRecord) error {
 }
 
 // Step checkpoints: made inside of an iteration's training, the newest two are kept, and all go when the
-// iteration's own checkpoint is there.
+// iteration is done.
 
 const keptStepCheckpoints = 2
 

@@ -53,10 +53,7 @@ func (l *Loop) evaluate(ctx context.Context, t int, it rundir.Iteration) (rundir
 			return e, err
 		}
 	}
-	if err := it.WriteRecord(rundir.EvaluationFile, e); err != nil {
-		return e, err
-	}
-	return e, it.Remove(rundir.DrawsFile)
+	return e, it.WriteRecord(rundir.EvaluationFile, e)
 }
 
 // recordedAnswers are answers that a run which was interrupted does not draw again.

@@ -199,6 +199,9 @@ func (l *Loop) iterate(ctx context.Context, t int, plan *Plan) (rundir.Iteration
 	rec.Inequality = inequality(rec.Eta, rec.Evaluation.Validation)
 	lap("evaluate")
 	l.Plugins.Sweep()
+	if err := it.Tidy(); err != nil {
+		return rec, err
+	}
 	return rec, l.Run.Finish(rec)
 }
 
@@ -217,6 +220,9 @@ func (l *Loop) baseline(ctx context.Context) (rundir.IterationRecord, error) {
 		return rec, err
 	}
 	rec.Seconds["evaluate"] = time.Since(start).Seconds()
+	if err := it.Tidy(); err != nil {
+		return rec, err
+	}
 	return rec, l.Run.Finish(rec)
 }
 

@@ -2,7 +2,6 @@ package loop
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -114,19 +113,7 @@ func (l *Loop) trainSteps(ctx context.Context, t int, it rundir.Iteration, plan 
 	if err := rundir.WriteLog(it.Path(rundir.StepsFile), steps); err != nil {
 		return at, err
 	}
-	return at, l.finished(ctx, it, at)
-}
-
-// finished makes the iteration's checkpoint; those of its steps then go.
-func (l *Loop) finished(ctx context.Context, it rundir.Iteration, at position) error {
-	if err := l.save(ctx, it.Checkpoint(), at); err != nil {
-		return err
-	}
-	made, err := it.StepCheckpoints()
-	for _, step := range made {
-		err = errors.Join(err, it.RemoveStepCheckpoint(step))
-	}
-	return err
+	return at, l.save(ctx, it.Checkpoint(), at)
 }
 
 // trainStep makes one update. An interruption lets it come to its end, for a while.

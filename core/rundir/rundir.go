@@ -122,6 +122,10 @@ func Open(dir string) (*Run, error) {
 	if r.lock, err = acquire(dir); err != nil {
 		return nil, err
 	}
+	if err := fsx.Tidy(dir); err != nil { // of what a crash has left
+		_ = r.lock.Unlock()
+		return nil, ioError(err)
+	}
 	return r, nil
 }
 
@@ -306,8 +310,23 @@ func (it Iteration) Files() (names []string, err error) {
 	return names, ioError(err)
 }
 
-// Remove removes one of the iteration's files.
-func (it Iteration) Remove(name string) error { return ioError(fsx.Remove(it.Path(name))) }
+// Tidy removes what only an iteration in progress needs: checkpoints of its steps, draws of its evaluation, and what a crash
+// has left of a write.
+func (it Iteration) Tidy() error {
+	steps, err := it.StepCheckpoints()
+	if err != nil {
+		return err
+	}
+	for _, step := range steps {
+		if err := it.RemoveStepCheckpoint(step); err != nil {
+			return err
+		}
+	}
+	if err := fsx.Remove(it.Path(DrawsFile)); err != nil {
+		return ioError(err)
+	}
+	return ioError(fsx.Tidy(it.dir))
+}
 
 // Path returns the path of one of the iteration's files.
 func (it Iteration) Path(name string) string { return filepath.Join(it.dir, name) }

@@ -1,0 +1,242 @@
+//go:build unix
+
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/dno-project/dno/core/engine"
+	"github.com/dno-project/dno/core/engine/model"
+	"github.com/dno-project/dno/core/rundir"
+)
+
+// judgeScript prefers the text that sorts later, and notes each question that it answers.
+const judgeScript = `#!/bin/sh
+while IFS= read -r line; do
+  rest=${line#'{"id":"'}
+  id=${rest%%'"'*}
+  question=${rest#*,}
+  printf '%s\n' "$question" >> "${0%/*}/asked.log"
+  both=${question#*'"a":"'}
+  a=${both%%'","b":"'*}
+  b=${both#*'","b":"'}
+  if [ "$a" \> "$b" ]; then p=1; else p=0.25; fi
+  printf '{"id":"%s","p":%s}\n' "$id" "$p"
+done
+`
+
+const killScript = `local dno = require "dno"
+
+return dno.experiment {
+  model = "tiny",
+  prompts = { train = "train.jsonl", validation = "validation.jsonl", test = "test.jsonl" },
+  iterations = 2,
+  samples = 3,
+  sampler = { "nucleus", max_tokens = 12 },
+  oracle = { "command", path = "judge.sh" },
+  min_margin = 0.01,
+  batch_size = 4,
+  lr = 1e-2,
+  checkpoint_every = 2,
+  evaluate = { oracle = { "command", path = "judge.sh" }, temperature = 0, max_tokens = 12 },
+}
+`
+
+// testSize makes a folder with an experiment whose model has some thousand parameters.
+func testSize(t *testing.T, dir string) {
+	t.Helper()
+	if err := copySmall(dir); err != nil {
+		t.Fatal(err)
+	}
+	e, err := engine.New(model.Config{Vocab: 320, Width: 8, FFN: 16, Layers: 1, Heads: 2, KVHeads: 2, HeadDim: 4, MaxPositions: 512, NormEps: 1e-5,
+		Rope: model.Rope{Theta: 10000, Type: "default"}, Tied: true, InitStd: 0.3, BOS: 2, Pad: 0, EOS: []int32{1}},
+		os.DirFS("../../core/engine/testdata/golden/arch/llama_gqa_untied"), 5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Save(filepath.Join(dir, "tiny"), engine.SaveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{"judge.sh": judgeScript, "kill.lua": killScript} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+var stageLine = regexp.MustCompile(` (started|done) .*stage="([^"]+)"`)
+
+// watched runs dno and calls seen for each stage that begins or ends.
+func watched(dir string, seen func(event, stage string), args ...string) (stderr string, err error) {
+	cmd := exec.Command("dno", args...)
+	cmd.Dir = dir
+	pipe, err := cmd.StderrPipe()
+	if err != nil {
+		return "", err
+	}
+	if err := cmd.Start(); err != nil {
+		return "", err
+	}
+	processes.Store(dir, cmd.Process)
+	var all strings.Builder
+	for in := bufio.NewScanner(pipe); in.Scan(); {
+		all.WriteString(in.Text() + "\n")
+		if m := stageLine.FindStringSubmatch(in.Text()); m != nil {
+			seen(m[1], m[2])
+		}
+	}
+	return all.String(), cmd.Wait()
+}
+
+var processes sync.Map // the running dno of a folder
+
+// kills is how often dno is killed; more with DNO_KILLS.
+func kills(t *testing.T) int {
+	text := os.Getenv("DNO_KILLS")
+	if text == "" {
+		return 14
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatalf("DNO_KILLS=%q: %v", text, err)
+	}
+	return n
+}
+
+// kill -9 at a moment that is uniform within each stage in turn: what is left is whole, the run goes on to the same
+// bytes, and no judgment that was written is asked for again.
+func TestF1KilledAtAnyMoment(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it runs for seconds")
+	}
+	base := t.TempDir()
+	testSize(t, base)
+	type span struct {
+		stage string
+		took  time.Duration
+	}
+	var spans []span
+	var began time.Time
+	start := time.Now()
+	out, err := watched(base, func(event, stage string) {
+		if event == "started" {
+			began = time.Now()
+		} else {
+			spans = append(spans, span{stage, time.Since(began)})
+		}
+	}, "run", "kill.lua", "--dir", "r")
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if len(spans) != 7 {
+		t.Fatalf("the stages are %v", spans)
+	}
+	t.Logf("the run takes %v: %v", time.Since(start), spans)
+	want := finalFiles(t, filepath.Join(base, "r"))
+	checkAsked(t, base)
+	seeds := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0)) // another moment each time
+	for i := range kills(t) {
+		s, share := spans[i%len(spans)], seeds.Float64()
+		t.Run(fmt.Sprintf("%d %s", i, s.stage), func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			testSize(t, dir)
+			var once sync.Once
+			out, err := watched(dir, func(event, stage string) {
+				if event == "started" && stage == s.stage {
+					once.Do(func() {
+						p, _ := processes.Load(dir)
+						time.AfterFunc(time.Duration(share*float64(s.took)), func() { _ = p.(*os.Process).Kill() })
+					})
+				}
+			}, "run", "kill.lua", "--dir", "r")
+			if err == nil {
+				t.Log("it had ended before")
+			}
+			if _, errs, code := dno(t, dir, nil, "fsck", "r"); code != 0 {
+				t.Fatalf("after the kill fsck exits with %d: %s\n%s", code, errs, out)
+			}
+			if err != nil {
+				_, errs, code := dno(t, dir, nil, "resume", "r")
+				if ended := code == 2 && strings.Contains(errs, "it is finished"); code != 0 && !ended { // killed after its last record
+					t.Fatalf("it was killed after %.3f of the stage, and resume exits with %d: %s", share, code, errs)
+				}
+			}
+			for name, text := range finalFiles(t, filepath.Join(dir, "r")) {
+				if want[name] != text {
+					t.Errorf("killed after %.3f of the stage: %s differs", share, name)
+				}
+			}
+			checkAsked(t, dir)
+		})
+	}
+}
+
+// finalFiles are the contents of all that a run's iterations leave, checkpoints too.
+func finalFiles(t *testing.T, run string) map[string]string {
+	t.Helper()
+	out := map[string]string{}
+	r, err := rundir.Read(run)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 {
+		it, err := r.Iteration(i)
+		if err != nil {
+			t.Fatal(err)
+		}
+		names, err := it.Files()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range names {
+			out[filepath.Join(filepath.Base(it.Path("")), name)] = string(read(t, it.Path(name)))
+		}
+	}
+	if len(out) < 20 {
+		t.Fatalf("the run has left only %d files", len(out))
+	}
+	return out
+}
+
+// checkAsked compares the oracle's own count with the journal: each question that it was asked is there once, so that
+// what was asked more than once was in flight when dno was killed.
+func checkAsked(t *testing.T, dir string) {
+	t.Helper()
+	asked := bytes.Split(bytes.TrimSpace(read(t, filepath.Join(dir, "asked.log"))), []byte("\n"))
+	distinct := map[string]int{}
+	for _, q := range asked {
+		distinct[string(q)]++
+	}
+	lines, err := rundir.ReadLog[rundir.Judgment](filepath.Join(dir, "r", rundir.JudgmentsFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var keys []string
+	for _, l := range lines {
+		if l.P != nil {
+			key, _ := l.Key.MarshalText()
+			keys = append(keys, string(key))
+		}
+	}
+	slices.Sort(keys)
+	if n := len(slices.Compact(slices.Clone(keys))); n != len(keys) || n != len(distinct) {
+		t.Errorf("the journal has %d judgments of pairs, %d of them distinct; the oracle was asked %d questions, %d of them distinct", len(keys), n, len(asked), len(distinct))
+	}
+	if again := len(asked) - len(distinct); again > 0 {
+		t.Logf("%d of %d questions were in flight at the kill, and asked again", again, len(distinct))
+	}
+}
