@@ -61,16 +61,13 @@ func (l *Loop) loadIteration(ctx context.Context, t int) error {
 // one before it that is whole is used, and what follows is made again from the records; the iterations
 // that are left are returned.
 func (l *Loop) goOn(ctx context.Context, done []rundir.IterationRecord) ([]rundir.IterationRecord, error) {
-	// The policy is π_1 now, so that its checkpoint can always be made again.
-	it, err := l.Run.Iteration(0)
-	if err != nil {
+	if err := l.keepInitial(ctx, done[0]); err != nil {
 		return nil, err
 	}
-	var damage error
-	for t := len(done) - 1; t >= 0; t-- {
+	for t := len(done) - 1; ; t-- {
 		err := l.loadIteration(ctx, t)
 		if err == nil && l.Policy.Fingerprint() != done[t].Fingerprint {
-			err = sdk.Errorf(sdk.CodeCorrupt, "the checkpoint at iteration %d has other weights than its record says", t)
+			err = sdk.Errorf(sdk.CodeCorrupt, "the checkpoint of iteration %d has other weights than its record says", t)
 		}
 		if err == nil {
 			if t < len(done)-1 {
@@ -79,25 +76,28 @@ func (l *Loop) goOn(ctx context.Context, done []rundir.IterationRecord) ([]rundi
 			}
 			return done, nil
 		}
-		if sdk.CodeOf(err) != sdk.CodeCorrupt {
+		if sdk.CodeOf(err) != sdk.CodeCorrupt || t == 0 {
 			return nil, err
 		}
 		l.Log("%v", err)
 		l.redone = append(l.redone, done[t])
-		damage = errors.Join(err, damage)
-		if t > 0 {
-			continue
-		}
-		if l.Policy.Fingerprint() != done[0].Fingerprint {
-			return nil, damage
-		}
-		l.Log("the checkpoint of iteration 0 is made again from the model")
-		if err := l.save(ctx, it.Checkpoint(), position{}); err != nil {
-			return nil, err
-		}
-		return done[:1], l.Run.Undo(0)
 	}
-	return done, nil
+}
+
+// keepInitial makes the checkpoint of π_1 again where it is damaged: the policy is π_1 when a run begins and when it goes on.
+func (l *Loop) keepInitial(ctx context.Context, rec rundir.IterationRecord) error {
+	initial := l.Policy.Fingerprint()
+	damage := l.loadIteration(ctx, 0)
+	if sdk.CodeOf(damage) != sdk.CodeCorrupt || damage == nil || initial != rec.Fingerprint || l.Policy.Fingerprint() != initial {
+		return damage
+	}
+	l.Log("%v", damage)
+	l.Log("the checkpoint of iteration 0 is made again from the model")
+	it, err := l.Run.Iteration(0)
+	if err != nil {
+		return err
+	}
+	return l.save(ctx, it.Checkpoint(), position{})
 }
 
 // same refuses an iteration that was made again and came out otherwise: what follows it on disk would not be

@@ -69,7 +69,7 @@ func (l *Loop) recordedAnswers(ctx context.Context, t int, it rundir.Iteration, 
 			return nil, sdk.Errorf(sdk.CodeCorrupt, "evaluate iteration %d: %s answers prompt %q at %d, which is not what is asked there", t, it.Path(rundir.DrawsFile), r.Prompt, i+1)
 		}
 	}
-	l.Progress.Add(2 * len(known))
+	l.Progress.Already(2 * len(known))
 	fresh, err := l.answers(ctx, t, prompts[len(known):], func(batch []rundir.EvalRecord) error { return log.Append(batch...) })
 	return append(known, fresh...), err
 }

@@ -91,6 +91,7 @@ type Plugins interface {
 // Progress is told how far a stage is.
 type Progress interface {
 	Start(stage string, total int)
+	Already(n int) // that an interrupted run had done before
 	Add(n int)
 	Done()
 }

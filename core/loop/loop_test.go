@@ -325,6 +325,7 @@ type silent struct{}
 
 func (silent) Start(string, int) {}
 func (silent) Add(int)           {}
+func (silent) Already(int)       {}
 func (silent) Done()             {}
 
 func testPlan() Plan {

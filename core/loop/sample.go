@@ -50,7 +50,7 @@ func (l *Loop) sampleAndCompare(ctx context.Context, t int, it rundir.Iteration,
 
 	l.Progress.Start(fmt.Sprintf("iteration %d: sample and judge", t), len(prompts))
 	defer l.Progress.Done()
-	l.Progress.Add(len(verdicts))
+	l.Progress.Already(len(verdicts))
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -88,7 +88,7 @@ func (l *Loop) trainSteps(ctx context.Context, t int, it rundir.Iteration, plan 
 	}
 	l.Progress.Start(fmt.Sprintf("iteration %d: train", t), total)
 	defer l.Progress.Done()
-	l.Progress.Add(at.Step)
+	l.Progress.Already(at.Step)
 	for at.Step < total {
 		done, err := l.trainStep(ctx, t, plan, loss, games, batches[at.Step], &at, rec.Beta)
 		if err != nil {

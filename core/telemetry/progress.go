@@ -17,6 +17,7 @@ type Progress struct {
 	stage   string
 	total   int
 	done    int
+	before  int       // of done: what an earlier process did
 	started time.Time // carries the monotonic clock: a changed wall clock changes no figure
 	drawn   time.Time
 }
@@ -31,13 +32,21 @@ const redrawEvery = 100 * time.Millisecond
 func (p *Progress) Start(stage string, total int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.stage, p.total, p.done = stage, total, 0
+	p.stage, p.total, p.done, p.before = stage, total, 0, 0
 	p.started = p.now()
 	if p.log.live() {
 		p.draw(p.started)
 		return
 	}
 	p.log.Info("started", Stage.Of(stage), Total.Of(total))
+}
+
+// Already says that n things were done before the start: they tell nothing of the rate.
+func (p *Progress) Already(n int) {
+	p.mu.Lock()
+	p.before += n
+	p.mu.Unlock()
+	p.Add(n)
 }
 
 // Add says that n more things are done.
@@ -83,10 +92,11 @@ func (p *Progress) line(elapsed time.Duration) string {
 		text += fmt.Sprintf("/%d (%d %%)", p.total, 100*p.done/p.total)
 	}
 	text += " " + short(elapsed)
-	if p.done == 0 || elapsed < 2*time.Second {
+	fresh := p.done - p.before
+	if fresh == 0 || elapsed < 2*time.Second {
 		return text
 	}
-	rate := float64(p.done) / elapsed.Seconds()
+	rate := float64(fresh) / elapsed.Seconds()
 	text += ", " + perTime(rate)
 	if p.total > p.done {
 		left := time.Duration(float64(p.total-p.done) / rate * float64(time.Second))
