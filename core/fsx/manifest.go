@@ -79,7 +79,7 @@ func Verify(dir string) error {
 		case err != nil:
 			return err
 		case have != want:
-			return fmt.Errorf("%w: %s has the checksum %.12s…, its manifest says %.12s…", ErrDamaged, path, have, want)
+			return fmt.Errorf("%w: %s does not have the checksum that is in %s", ErrDamaged, path, filepath.Join(dir, ManifestFile))
 		}
 	}
 	return nil

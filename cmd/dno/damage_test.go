@@ -1,0 +1,142 @@
+//go:build unix
+
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/dno-project/dno/core/rundir"
+)
+
+// F4: a bit in any 64th byte of any file of any checkpoint is found, and the file is named.
+func TestF4EveryDamagedByteOfACheckpointIsNamed(t *testing.T) {
+	dir := t.TempDir()
+	testSize(t, dir)
+	works(t, dir, "run", "kill.lua", "--dir", "r")
+	run := filepath.Join(dir, "r")
+	if found, err := rundir.Fsck(run); err != nil || len(found) > 0 {
+		t.Fatalf("a run that went well: %+v, %v", found, err)
+	}
+	files, err := filepath.Glob(filepath.Join(run, "iter-*", "checkpoint", "*"))
+	if err != nil || len(files) < 15 {
+		t.Fatalf("%d files of checkpoints: %v", len(files), err)
+	}
+	flips := 0
+	for _, path := range files {
+		data := read(t, path)
+		if len(data) > 64<<10 {
+			t.Fatalf("%s has %d bytes: the experiment is not of test size", path, len(data))
+		}
+		for at := 0; at < len(data); at += 64 {
+			data[at] ^= 1 << (at / 64 % 8)
+			write(t, path, data)
+			found, err := rundir.Fsck(run)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(found) != 1 || !found[0].Damage || !strings.Contains(found[0].What, path) {
+				t.Fatalf("byte %d of %s is changed, and fsck finds %+v", at, path, found)
+			}
+			data[at] ^= 1 << (at / 64 % 8)
+			flips++
+		}
+		write(t, path, data)
+	}
+	t.Logf("%d bytes of %d files", flips, len(files))
+}
+
+func write(t *testing.T, path string, data []byte) {
+	t.Helper()
+	if err := os.WriteFile(path, data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// F5: a record that is torn at any byte of the last two is told and made again; one that is damaged before the end is
+// named, and the run is not gone on with.
+func TestF5EveryTruncationOfTheLastTwoRecords(t *testing.T) {
+	dir := t.TempDir()
+	testSize(t, dir)
+	works(t, dir, "run", "kill.lua", "--dir", "r")
+	run := filepath.Join(dir, "r")
+	for _, name := range []string{rundir.JudgmentsFile, "run.jsonl", "plugins.jsonl", "iter-001/completions.jsonl", "iter-002/verdicts.jsonl", "iter-002/steps.jsonl", "iter-002/eval-test.jsonl"} {
+		data := read(t, filepath.Join(run, name))
+		alone := t.TempDir() // each look at it is then a short one
+		path := filepath.Join(alone, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		write(t, filepath.Join(alone, "run.json"), read(t, filepath.Join(run, "run.json")))
+		lines := strings.SplitAfter(strings.TrimSuffix(string(data), "\n"), "\n")
+		last := len(strings.Join(lines[max(0, len(lines)-2):], "")) + 1
+		for cut := 1; cut <= last; cut++ {
+			write(t, path, data[:len(data)-cut])
+			whole := cut == last || data[len(data)-cut-1] == '\n'
+			found, err := rundir.Fsck(alone)
+			if err != nil {
+				t.Fatal(err)
+			}
+			torn := 0
+			for _, f := range found {
+				if f.Path == path && !f.Damage {
+					torn++
+				} else if strings.HasPrefix(f.Path, path) {
+					t.Fatalf("%s, %d bytes short: %+v", name, cut, f)
+				}
+			}
+			if whole != (torn == 0) {
+				t.Fatalf("%s, %d bytes short: fsck finds %+v", name, cut, found)
+			}
+		}
+	}
+}
+
+// F36: of twenty that go on with a run at once one does, and the others are told who holds it. When that one is
+// killed the next one starts at once.
+func TestF36OneOfTwentyGoesOn(t *testing.T) {
+	dir := t.TempDir()
+	testSize(t, dir)
+	interrupted := func() {
+		t.Helper()
+		_, _ = watched(dir, func(event, stage string) { // it is killed: how it ends is of no interest
+			if event == "started" && stage == "iteration 1: train" {
+				p, _ := processes.Load(dir)
+				_ = p.(*os.Process).Kill()
+			}
+		}, "run", "kill.lua", "--dir", "r")
+	}
+	interrupted()
+	var mu sync.Mutex
+	codes := map[int]int{}
+	var wg sync.WaitGroup
+	for range 20 {
+		wg.Go(func() {
+			cmd := exec.Command("dno", "resume", "r")
+			cmd.Dir = dir
+			out, err := cmd.CombinedOutput()
+			mu.Lock()
+			defer mu.Unlock()
+			code := exitCode(err)
+			if codes[code]++; code == 8 && !strings.Contains(string(out), "another process is writing to it") || code == 2 && !strings.Contains(string(out), "it is finished") {
+				t.Errorf("exit code %d: %s", code, out)
+			}
+		})
+	}
+	wg.Wait()
+	// One that comes after the winner's end finds a finished run.
+	if codes[0] != 1 || codes[8]+codes[2] != 19 || codes[8] == 0 {
+		t.Errorf("the exit codes are %v, want one 0 and 19 of 8 or 2", codes)
+	}
+	if err := os.RemoveAll(filepath.Join(dir, "r")); err != nil {
+		t.Fatal(err)
+	}
+	interrupted()
+	if _, errs, code := dno(t, dir, nil, "resume", "r"); code != 0 {
+		t.Errorf("after a kill the next one exits with %d: %s", code, errs)
+	}
+}
