@@ -282,7 +282,7 @@ func read(t *testing.T, path string) []byte {
 	return data
 }
 
-func TestTheNumberOfProcessorsChangesNoByte(t *testing.T) {
+func TestF43TheNumberOfProcessorsChangesNoByte(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it runs three experiments")
 	}

@@ -66,7 +66,7 @@ func TestReadPrompts(t *testing.T) {
 	}
 }
 
-func TestReadPromptsNamesTheFault(t *testing.T) {
+func TestF20ReadPromptsNamesTheFault(t *testing.T) {
 	tests := map[string]struct{ text, words string }{
 		"an empty file":                  {"", "train.jsonl has no prompts: want {"},
 		"only blank lines":               {"\n\r\n \n", "train.jsonl has no prompts"},
@@ -122,7 +122,7 @@ func TestReadPromptsNamesTheFault(t *testing.T) {
 	}
 }
 
-func TestALineOfEightMebibytesIsRead(t *testing.T) {
+func TestF20ALineOfEightMebibytesIsRead(t *testing.T) {
 	const frame = len(`{"prompt":""}`)
 	line := `{"prompt":"` + strings.Repeat("x", 8<<20-frame) + `"}` + "\r\n"
 	set, err := ReadPrompts(strings.NewReader(line), "train.jsonl")
@@ -220,7 +220,7 @@ func readSet(t *testing.T, name, text string) Set {
 	return set
 }
 
-func TestALeakBetweenSetsIsNamed(t *testing.T) {
+func TestF42ALeakBetweenSetsIsNamed(t *testing.T) {
 	train := readSet(t, "train.jsonl", `{"prompt": "a"}`+"\n"+`{"prompt": "b", "id": "same"}`)
 	validation := readSet(t, "validation.jsonl", `{"prompt": "c", "id": "same"}`)
 	test := readSet(t, "test.jsonl", `{"prompt": "d"}`+"\n\n"+`{"prompt": "b", "id": "seven", "answer": "1"}`+"\n"+`{"prompt": "c"}`)

@@ -58,9 +58,33 @@ func (e *Engine) Save(dir string, o SaveOptions) error {
 		}
 	}
 	if err := fsx.WriteDir(dir, func(tmp string) error { return e.write(tmp, o) }); err != nil {
+		if fsx.IsNoSpace(err) {
+			return fmt.Errorf("save the model to %s, which needs %d bytes: %w", dir, e.size(o), err)
+		}
 		return fmt.Errorf("save the model to %s: %w", dir, err)
 	}
 	return nil
+}
+
+// size is what a directory takes, without headers.
+func (e *Engine) size(o SaveOptions) (bytes int) {
+	for _, p := range e.model.Params().All {
+		n := len(p.W)
+		switch {
+		case o.Optimizer:
+			bytes += 12 * n // weights and two moments
+		case o.BF16:
+			bytes += 2 * n
+		default:
+			bytes += 4 * n
+		}
+	}
+	for _, files := range []map[string][]byte{e.files, o.Files} {
+		for _, data := range files {
+			bytes += len(data)
+		}
+	}
+	return bytes
 }
 
 func (e *Engine) write(dir string, o SaveOptions) error {

@@ -241,7 +241,7 @@ func TestTrainingDoesNotDependOnThreads(t *testing.T) {
 	}
 }
 
-func TestAFailedStepChangesNothing(t *testing.T) {
+func TestF7AFailedStepChangesNothing(t *testing.T) {
 	nan, inf := math.NaN(), math.Inf(1)
 	errLoss := errors.New("the plugin is gone")
 	fill := func(loss, g float64, err error) LossFunc {

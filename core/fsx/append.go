@@ -90,7 +90,7 @@ func (a *Appender) Write(line []byte) error {
 		a.size += int64(len(line))
 		return nil
 	}
-	err = failed("append to", a.path, err)
+	err = failed(fmt.Sprintf("append %d bytes to", len(line)), a.path, err)
 	if cut := a.file.Truncate(a.size); cut != nil {
 		a.err = errors.Join(err, failed("cut the torn last line of", a.path, cut))
 		return a.err

@@ -79,7 +79,7 @@ func Put(path string, data []byte) error {
 	}
 	_, err = f.Write(data)
 	if err = errors.Join(err, f.Close()); err != nil {
-		return failed("write", path, err)
+		return failed(fmt.Sprintf("write %d bytes of", len(data)), path, err)
 	}
 	return nil
 }

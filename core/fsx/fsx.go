@@ -100,7 +100,7 @@ func (f *File) Write(p []byte) (int, error) {
 	}
 	n, err := f.file.Write(p)
 	if err != nil {
-		f.err = failed("write", f.path, err)
+		f.err = failed(fmt.Sprintf("write %d bytes of", len(p)), f.path, err)
 	}
 	return n, f.err
 }

@@ -9,9 +9,9 @@ import (
 	"testing"
 )
 
-// TestRealLimit runs this test binary again with a limit of 4096 bytes a file: the kernel itself
+// TestF3RealLimit runs this test binary again with a limit of 4096 bytes a file: the kernel itself
 // answers EFBIG in the middle of a write.
-func TestRealLimit(t *testing.T) {
+func TestF3RealLimit(t *testing.T) {
 	t.Parallel()
 	const variable = "FSX_TEST_LIMITED_DIR"
 	if dir := os.Getenv(variable); dir != "" {
@@ -40,7 +40,7 @@ func TestRealLimit(t *testing.T) {
 	if err := WriteFile(filepath.Join(dir, "f"), []byte("old"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(os.Args[0], "-test.run=^TestRealLimit$", "-test.v")
+	cmd := exec.Command(os.Args[0], "-test.run=^TestF3RealLimit$", "-test.v")
 	cmd.Env = append(os.Environ(), variable+"="+dir)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)

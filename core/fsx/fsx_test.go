@@ -191,7 +191,7 @@ func TestWriteFile(t *testing.T) {
 	}
 }
 
-func TestOrderThatSurvivesPowerLoss(t *testing.T) {
+func TestF2OrderThatSurvivesPowerLoss(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	parent := filepath.Base(dir)
@@ -248,9 +248,9 @@ func TestAborted(t *testing.T) {
 	}
 }
 
-// TestEveryFault lets each call fail in turn, once or for good (a crash), until a run needs
+// TestF3EveryFault lets each call fail in turn, once or for good (a crash), until a run needs
 // no more calls than that.
-func TestEveryFault(t *testing.T) {
+func TestF3EveryFault(t *testing.T) {
 	t.Parallel()
 	kinds := map[string]struct {
 		write func(disk ops, path, content string) error
@@ -338,7 +338,7 @@ func TestSweepLeavesOtherFilesAlone(t *testing.T) {
 	}
 }
 
-func TestReadOnlyFileSystem(t *testing.T) {
+func TestF3ReadOnlyFileSystem(t *testing.T) {
 	t.Parallel()
 	err := writeFile(&faulty{n: 1, err: &fs.PathError{Op: "open", Path: "x", Err: syscall.EROFS}}, filepath.Join(t.TempDir(), "x"), nil, 0o644)
 	if !IsReadOnly(err) || IsNoSpace(err) || !strings.Contains(err.Error(), "another directory") {

@@ -450,7 +450,7 @@ func sampleRequest() sdk.SampleRequest {
 	}}
 }
 
-func TestAnswersThatBreakTheContractAreRefused(t *testing.T) {
+func TestF14AnswersThatBreakTheContractAreRefused(t *testing.T) {
 	h, _ := newHost(t)
 	o, _, err := h.Oracle(context.Background(), Spec{Name: "judge", Settings: sdk.Settings{"mode": "percent"}})
 	if err != nil {

@@ -296,3 +296,85 @@ func TestF43TheOrderOfAnswersChangesNothing(t *testing.T) {
 		}
 	}
 }
+
+// same is a sampler whose completions are all alike.
+type same struct{ text string }
+
+func (same) Manifest() sdk.Manifest {
+	return sdk.Manifest{Kind: sdk.KindSampler, Name: "same", Version: "1"}
+}
+func (same) Configure(context.Context, sdk.Settings) error { return nil }
+func (s same) Sample(_ context.Context, req sdk.SampleRequest, _ sdk.Generator) (sdk.SampleResponse, error) {
+	var out sdk.SampleResponse
+	for range req.Prompts {
+		out.Completions = append(out.Completions, slices.Repeat([]sdk.Completion{{Text: s.text}}, req.K))
+	}
+	return out, nil
+}
+
+type withSampler struct {
+	plugins
+	sampler sdk.Sampler
+}
+
+func (p withSampler) Sampler(context.Context, Plugin) (sdk.Sampler, rundir.PluginRecord, error) {
+	return p.sampler, rundir.PluginRecord{Kind: sdk.KindSampler, Name: "same"}, nil
+}
+
+// F16: samples that are all alike are not asked about, and an iteration without pairs ends the run and says why.
+func TestF16SamplesThatAreAllTheSame(t *testing.T) {
+	for _, text := range []string{"5", ""} {
+		run := create(t)
+		l, _, oracle := newLoop(t, run, testPlan())
+		l.Plugins = withSampler{plugins{oracle: oracle}, same{text}}
+		err := l.Execute(t.Context())
+		if sdk.CodeOf(err) != sdk.CodeOracle || !strings.Contains(err.Error(), "it has no pairs") {
+			t.Errorf("%q: code %d: %v", text, sdk.CodeOf(err), err)
+		}
+		it, _ := run.Iteration(1)
+		verdicts, err := rundir.ReadLog[rundir.VerdictsRecord](it.Path(rundir.VerdictsFile))
+		if err != nil || len(verdicts) == 0 {
+			t.Fatal(len(verdicts), err)
+		}
+		for _, v := range verdicts {
+			if v.Asked != 0 || *v.Raw[0][1] != 0.5 {
+				t.Errorf("%q: %d questions were asked, the verdict is %v", text, v.Asked, *v.Raw[0][1])
+			}
+		}
+	}
+}
+
+// F35: what a prompt is called never becomes a path.
+func TestF35PromptsOfAnyName(t *testing.T) {
+	run := create(t)
+	l, _, _ := newLoop(t, run, testPlan())
+	names := []string{"../../x", "con", "/etc/passwd", strings.Repeat("n", 300), "a\x00b", "🙂", ".", "..", "a/b", "-rf"}
+	for _, set := range [][]sdk.Prompt{l.Train, l.Validation, l.Test} {
+		for i := range set {
+			set[i].ID = fmt.Sprint(names[i%len(names)], i/len(names))
+			if i < len(names) {
+				set[i].ID = names[i]
+			}
+		}
+	}
+	plain, _, _ := newLoop(t, create(t), testPlan())
+	for _, l := range []*Loop{l, plain} {
+		if err := l.Execute(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	files := func(run *rundir.Run) (names []string) {
+		err := filepath.WalkDir(filepath.Dir(run.Dir()), func(path string, _ os.DirEntry, err error) error {
+			rel, _ := filepath.Rel(filepath.Dir(run.Dir()), path)
+			names = append(names, rel)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return names
+	}
+	if have, want := files(run), files(plain.Run); !slices.Equal(have, want) {
+		t.Errorf("the files are %q, want %q", have, want)
+	}
+}

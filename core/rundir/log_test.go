@@ -149,7 +149,7 @@ func TestAMissingLogHoldsNothing(t *testing.T) {
 
 // A crash may leave any part of the last line. What is before it is kept; what is torn is cut and
 // may be written again.
-func TestALogTornAtAnyByteKeepsTheLinesBefore(t *testing.T) {
+func TestF5ALogTornAtAnyByteKeepsTheLinesBefore(t *testing.T) {
 	path := logOf(t)
 	whole := mustRead(t, path)
 	start := bytes.LastIndexByte(whole[:len(whole)-1], '\n') + 1
@@ -177,7 +177,7 @@ func TestALogTornAtAnyByteKeepsTheLinesBefore(t *testing.T) {
 
 // Whatever bit of a line flips, reading names the file and the line, or the one after where the
 // line was broken in two. Only at the very end is there no telling a damaged newline from a torn line.
-func TestAFlippedBitIsFoundAndNamed(t *testing.T) {
+func TestF5AFlippedBitIsFoundAndNamed(t *testing.T) {
 	path := logOf(t)
 	whole := mustRead(t, path)
 	line := 1

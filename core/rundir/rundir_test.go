@@ -3,7 +3,9 @@ package rundir
 import (
 	"bufio"
 	"errors"
+	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -81,7 +83,7 @@ func TestARunReadsBackWhatItWasCreatedWith(t *testing.T) {
 	}
 }
 
-func TestARunIsWrittenByOneAtATime(t *testing.T) {
+func TestF36ARunIsWrittenByOneAtATime(t *testing.T) {
 	run := create(t)
 	wantLocked := func(_ *Run, err error) {
 		t.Helper()
@@ -126,7 +128,7 @@ func TestCreateRefusesARunAndTouchesNothing(t *testing.T) {
 }
 
 // The kernel frees the lock with its holder, however that ends.
-func TestAnotherProcessHoldsTheLockUntilItEnds(t *testing.T) {
+func TestF36AnotherProcessHoldsTheLockUntilItEnds(t *testing.T) {
 	run := create(t)
 	run.Close()
 	other := exec.Command(os.Args[0], "hold", run.Dir())
@@ -266,5 +268,107 @@ func TestARunDirectoryThatCannotBeMadeIsAnIOError(t *testing.T) {
 	mustWrite(t, file, nil)
 	if _, err := Create(filepath.Join(file, "run"), header(), nil, nil); sdk.CodeOf(err) != sdk.CodeIO {
 		t.Errorf("below a file: %v", err)
+	}
+}
+
+// F6: a folder of another format is refused, and so is a run whose input has changed, one key at a time.
+func TestF6ARunOfAnotherFormat(t *testing.T) {
+	for _, format := range []int{0, Format - 1, Format + 1} {
+		run := create(t)
+		run.Close()
+		h := header()
+		h.Format = format
+		if err := writeRecord(filepath.Join(run.Dir(), "run.json"), h); err != nil {
+			t.Fatal(err)
+		}
+		for name, open := range map[string]func(string) (*Run, error){"read": Read, "open": Open} {
+			if _, err := open(run.Dir()); sdk.CodeOf(err) != sdk.CodeUsage || !strings.Contains(err.Error(), fmt.Sprintf("format %d", format)) {
+				t.Errorf("%s a run of format %d: %v", name, format, err)
+			}
+		}
+	}
+}
+
+func TestF6WhatARunDependsOnMayNotChange(t *testing.T) {
+	run := create(t)
+	began := map[string]string{"kernel": "avx2", "settings.lr": "0.1", "data.train": strings.Repeat("a", 64)}
+	if err := run.Pin(began); err != nil {
+		t.Fatal(err)
+	}
+	for key, was := range began {
+		now := maps.Clone(began)
+		now[key] = "other"
+		err := run.Pin(now)
+		var coded *sdk.Error
+		if sdk.CodeOf(err) != sdk.CodeUsage || !strings.Contains(err.Error(), key+` is "other", it was "`+was[:3]) ||
+			!errors.As(err, &coded) || !strings.Contains(coded.Hint, "--allow-change "+key) {
+			t.Errorf("%s has changed: %v", key, err)
+		}
+		if p, err := run.Pins(); err != nil || !maps.Equal(p.Values, began) || len(p.Changes) > 0 {
+			t.Errorf("a refusal changed run.lock to %+v, %v", p, err)
+		}
+	}
+	if err := run.Allow("kernels"); sdk.CodeOf(err) != sdk.CodeUsage {
+		t.Errorf("a key that is not there is allowed: %v", err)
+	}
+	if err := run.Allow("kernel"); err != nil {
+		t.Fatal(err)
+	}
+	now := map[string]string{"kernel": "avx512", "settings.lr": "0.1", "plugin.loss/dpo": "1"}
+	if err := run.Pin(now); err != nil {
+		t.Fatal(err)
+	}
+	p, err := run.Pins()
+	if err != nil || p.Values["kernel"] != "avx512" || p.Values["plugin.loss/dpo"] != "1" || len(p.Changes) != 1 || p.Changes[0].From != "avx2" {
+		t.Errorf("run.lock holds %+v, %v", p, err)
+	}
+	now["settings.lr"] = "0.2"
+	if err := run.Pin(now); err == nil {
+		t.Error("a change of another key passed with the allowed one")
+	}
+}
+
+func TestARollbackKeepsWhatWasPaidFor(t *testing.T) {
+	run := create(t)
+	j := openJudgments(t, run)
+	p := 1.0
+	if err := j.Add(Judgment{Key: keyOf(1), P: &p}); err != nil {
+		t.Fatal(err)
+	}
+	for n := range 4 {
+		it, err := run.Iteration(n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := it.WriteRecord(PlanFile, map[string]int{"n": n}); err != nil {
+			t.Fatal(err)
+		}
+		if n < 3 {
+			if err := run.Finish(IterationRecord{Iteration: n}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := run.Conclude("done"); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []int{-1, 3} {
+		if _, err := run.Rollback(n); sdk.CodeOf(err) != sdk.CodeUsage {
+			t.Errorf("back to iteration %d: %v", n, err)
+		}
+	}
+	if n, err := run.Rollback(1); n != 1 || err != nil {
+		t.Errorf("%d were taken back, %v; want 1", n, err)
+	}
+	done, err := run.Iterations()
+	if reason, _ := run.Concluded(); err != nil || len(done) != 2 || reason != "" {
+		t.Errorf("%d iterations are left, the run has ended with %q: %v", len(done), reason, err)
+	}
+	folders, _ := filepath.Glob(filepath.Join(run.Dir(), "iter-*"))
+	if len(folders) != 2 {
+		t.Errorf("the folders are %v", folders)
+	}
+	if again := openJudgments(t, run); again.Len() != 1 {
+		t.Errorf("%d judgments are left", again.Len())
 	}
 }

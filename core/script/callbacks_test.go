@@ -53,7 +53,7 @@ func TestMixDecides(t *testing.T) {
 	}
 }
 
-func TestMixMistakes(t *testing.T) {
+func TestF25MixMistakes(t *testing.T) {
 	for body, want := range map[string]string{
 		`return 5`:                        "mix (iteration 2, prompt p): it returned 5: want a list of completions",
 		`return { { text = "made up" } }`: `it returned { text = "made up" }: want a list of completions out of own and teacher`,
@@ -154,7 +154,7 @@ func TestPairsOfTheRuleAreTheGames(t *testing.T) {
 	}
 }
 
-func TestPairsMistakes(t *testing.T) {
+func TestF25PairsMistakes(t *testing.T) {
 	for body, want := range map[string]string{
 		`return 5`:                                              "pairs (iteration 2, prompt p): it returned 5: want a list of { chosen = i, rejected = j }",
 		`return { 1 }`:                                          "it returned 1 in its list",

@@ -26,7 +26,7 @@ const allowed = `_VERSION assert error getmetatable ipairs math next pairs pcall
 	string.rep string.reverse string.sub string.upper
 	table.concat table.insert table.remove table.sort`
 
-func TestGlobalsAreTheAllowList(t *testing.T) {
+func TestF24GlobalsAreTheAllowList(t *testing.T) {
 	var have []string
 	var walk func(table *lua.LTable, prefix string)
 	walk = func(table *lua.LTable, prefix string) {
@@ -54,7 +54,7 @@ func TestGlobalsAreTheAllowList(t *testing.T) {
 	}
 }
 
-func TestSandboxHasNoWayOut(t *testing.T) {
+func TestF24SandboxHasNoWayOut(t *testing.T) {
 	for _, name := range []string{
 		"_G", "os", "io", "debug", "package", "coroutine", "channel", "module", "dofile", "loadfile", "load", "loadstring",
 		"collectgarbage", "newproxy", "getfenv", "setfenv", "_printregs", "_GOPHER_LUA_VERSION", "arg",
@@ -117,7 +117,7 @@ func TestRequireFindsNeighboursOnce(t *testing.T) {
 }
 
 // endless and bombs must all end with the script's error, by the count of steps alone.
-func TestEndlessScriptsEnd(t *testing.T) {
+func TestF21EndlessScriptsEnd(t *testing.T) {
 	for name, source := range map[string]string{
 		"a loop":                        `while true do end`,
 		"a numeric loop":                `for i = 1, 1e18 do end`,
@@ -145,7 +145,7 @@ func TestEndlessScriptsEnd(t *testing.T) {
 	}
 }
 
-func TestMemoryIsBounded(t *testing.T) {
+func TestF23MemoryIsBounded(t *testing.T) {
 	for name, c := range map[string]struct{ source, want string }{
 		"a repetition":                {`return ("x"):rep(1e12)`, "too long"},
 		"a negative zero times":       {`return ("x"):rep(1e308 * 10)`, "too long"},

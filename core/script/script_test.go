@@ -292,7 +292,7 @@ func TestScheduleDecides(t *testing.T) {
 	}
 }
 
-func TestScheduleMistakes(t *testing.T) {
+func TestF25ScheduleMistakes(t *testing.T) {
 	for body, want := range map[string]string{
 		`return 5`:                                      "schedule (iteration 2): it returned 5: want a table of settings, or nil",
 		`return { lrr = 1 }`:                            `schedule (iteration 2): s.lua:5: there is no setting "lrr"; did you mean "lr"?`,

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unsafe"
 )
 
 func newLog(t *testing.T, o Options) (Logger, *bytes.Buffer) {
@@ -212,5 +213,48 @@ func TestWhatALiveLineSays(t *testing.T) {
 		if got := p.line(c.after); got != want {
 			t.Errorf("have %q, want %q", got, want)
 		}
+	}
+}
+
+// jump moves a time's wall clock, as somebody who sets the clock does, and not its monotonic one. A time with both has,
+// in its first word, a bit for that, 33 bits of seconds, and 30 of nanoseconds.
+func jump(t time.Time, seconds int64) time.Time {
+	wall := (*uint64)(unsafe.Pointer(&t))
+	*wall += uint64(seconds) << 30
+	return t
+}
+
+// F37: the clock is set back a day, or forward a year, in the middle of a stage.
+func TestF37AClockThatJumpsChangesNoFigure(t *testing.T) {
+	for _, seconds := range []int64{-24 * 3600, 365 * 24 * 3600} {
+		base := time.Now()
+		if moved := jump(base, seconds); moved.Unix() != base.Unix()+seconds || moved.Sub(base) != 0 {
+			t.Fatalf("the clock did not jump: %v, %v", base, moved)
+		}
+		l, b := newLog(t, Options{Terminal: true})
+		p := NewProgress(l)
+		now := base
+		p.now = func() time.Time { return now }
+		p.Start("judge", 100)
+		now = jump(base.Add(4*time.Second), seconds)
+		p.Add(10)
+		now = jump(base.Add(8*time.Second), seconds)
+		p.Add(10)
+		p.Done()
+		if s := b.String(); !strings.Contains(s, "judge 20/100 (20 %) 8s, 2.5/s, about 32s left") || !strings.Contains(s, "seconds=8") {
+			t.Errorf("after a jump of %d s it says %q", seconds, s)
+		}
+	}
+}
+
+// What an earlier process did tells nothing of the rate.
+func TestTheTimeLeftIsOfWhatIsDoneNow(t *testing.T) {
+	p, b, now := newProgress(t, Options{Terminal: true})
+	p.Start("train", 100)
+	p.Already(60)
+	*now = now.Add(10 * time.Second)
+	p.Add(10)
+	if s := b.String(); !strings.Contains(s, "train 70/100 (70 %) 10s, 1.0/s, about 30s left") {
+		t.Errorf("it says %q", s)
 	}
 }

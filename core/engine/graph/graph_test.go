@@ -270,7 +270,7 @@ func TestAFrozenParameterGetsNoGradient(t *testing.T) {
 	}
 }
 
-func TestFailuresAreErrorsAndTheGraphGoesOn(t *testing.T) {
+func TestF44FailuresAreErrorsAndTheGraphGoesOn(t *testing.T) {
 	m := newModel(t, tiny(false))
 	train, err := m.Train()
 	must(t, err)
@@ -371,7 +371,7 @@ func TestGraphsBuiltTogetherAgree(t *testing.T) {
 	wg.Wait()
 }
 
-func TestGraphsAreFreed(t *testing.T) {
+func TestF44GraphsAreFreed(t *testing.T) {
 	b := pack(ragged(37, 60, 60)...)
 	build := func() {
 		m := newModel(t, tiny(true))

@@ -168,7 +168,7 @@ func TestPilesEqualPlainComposition(t *testing.T) {
 	}
 }
 
-func TestWhatIsNotKnownIsNamed(t *testing.T) {
+func TestF19WhatIsNotKnownIsNamed(t *testing.T) {
 	t.Parallel()
 	nested := `{"type":"NFC"}`
 	for range 9 {

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestAPipeIsRefusedAtOnce(t *testing.T) {
+func TestF17APipeIsRefusedAtOnce(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), singleName)
 	if err := unix.Mkfifo(path, 0o644); err != nil {
@@ -38,8 +38,8 @@ func TestASymbolicLinkIsFollowed(t *testing.T) {
 	}
 }
 
-// TestASparseTerabyte: neither mapping nor refusing it takes memory.
-func TestASparseTerabyte(t *testing.T) {
+// TestF17ASparseTerabyte: neither mapping nor refusing it takes memory.
+func TestF17ASparseTerabyte(t *testing.T) {
 	path := filepath.Join(t.TempDir(), singleName)
 	if err := os.WriteFile(path, bytesOf(`{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}`, 0), 0o644); err != nil {
 		t.Fatal(err)

@@ -336,7 +336,7 @@ var malformed = map[string]struct {
 	"two spellings of the same tensor's key": {bytesOf(`{"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},"\u0061":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}`), `"a" stands there twice`},
 }
 
-func TestMalformed(t *testing.T) {
+func TestF17Malformed(t *testing.T) {
 	t.Parallel()
 	for name, c := range malformed {
 		t.Run(name, func(t *testing.T) {
