@@ -4,7 +4,7 @@ GO ?= go
 # Pinned: the tools are no dependencies of the module.
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: help test race check fmt vet lint cross purego fuzz bench proto kernels embedded-prompts model embedded-model pin-model
+.PHONY: help test race check fmt vet lint cross purego faults fuzz bench proto kernels embedded-prompts model embedded-model pin-model
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -34,6 +34,10 @@ cross: ## other systems and the pure Go kernels compile
 
 purego: ## the engine's tests on the pure Go kernels
 	$(GO) test -tags purego ./core/engine/...
+
+faults: ## a disk that fails at each call in turn, in each way
+	$(GO) vet -tags failpoint ./core/fsx ./core/loop
+	$(GO) test -count=1 -tags failpoint -run EveryFaultOfTheDisk ./core/loop
 
 FUZZTIME ?= 60s
 fuzz: ## every fuzz target for FUZZTIME

@@ -140,3 +140,44 @@ func TestF36OneOfTwentyGoesOn(t *testing.T) {
 		t.Errorf("after a kill the next one exits with %d: %s", code, errs)
 	}
 }
+
+// F43: a run is made again from its records alone, with no oracle at hand, to the same bytes; what was changed in it is named.
+func TestF43AReplayNeedsNoOracleAndFindsWhatWasChanged(t *testing.T) {
+	dir := t.TempDir()
+	testSize(t, dir)
+	works(t, dir, "run", "kill.lua", "--dir", "r")
+	asked := string(read(t, filepath.Join(dir, "asked.log")))
+
+	// Another run of the same seed has nothing to ask.
+	works(t, dir, "run", "kill.lua", "--dir", "s", "--reuse", "r")
+	if again := string(read(t, filepath.Join(dir, "asked.log"))); again != asked {
+		t.Errorf("with --reuse the oracle was asked %d bytes of questions more", len(again)-len(asked))
+	}
+
+	if err := os.Remove(filepath.Join(dir, "judge.sh")); err != nil {
+		t.Fatal(err)
+	}
+	if out := works(t, dir, "replay", "r", "--out", "again"); !strings.Contains(out, "2 iterations made again") {
+		t.Errorf("it prints %q", out)
+	}
+	want := finalFiles(t, filepath.Join(dir, "r"))
+	for name, text := range finalFiles(t, filepath.Join(dir, "again")) {
+		if want[name] != text {
+			t.Errorf("%s differs", name)
+		}
+	}
+
+	// A text that was changed by somebody who knows how to seal a record.
+	path := filepath.Join(dir, "r", "iter-002", rundir.CompletionsFile)
+	groups, err := rundir.ReadLog[rundir.GroupRecord](path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	groups[3].Completions[1].Text += "."
+	if err := rundir.WriteLog(path, groups); err != nil {
+		t.Fatal(err)
+	}
+	if _, errs, code := dno(t, dir, nil, "replay", "r"); code != 10 || !strings.Contains(errs, "iter-002/completions.jsonl differs in line 4") {
+		t.Errorf("after a change it exits with %d: %s", code, errs)
+	}
+}

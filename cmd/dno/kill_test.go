@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -238,5 +239,92 @@ func checkAsked(t *testing.T, dir string) {
 	}
 	if again := len(asked) - len(distinct); again > 0 {
 		t.Logf("%d of %d questions were in flight at the kill, and asked again", again, len(distinct))
+	}
+}
+
+// F38: a signal at the start of any stage: the process is gone within 10 s with the signal's code, and the run goes on to
+// the same bytes.
+func TestF38ASignalInAnyStage(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it runs for seconds")
+	}
+	base := t.TempDir()
+	testSize(t, base)
+	works(t, base, "run", "kill.lua", "--dir", "r")
+	want := finalFiles(t, filepath.Join(base, "r"))
+	for stage, s := range map[string]struct {
+		signal os.Signal
+		code   int
+	}{
+		"iteration 0: evaluate":         {os.Interrupt, 130},
+		"iteration 1: sample and judge": {syscall.SIGTERM, 143},
+		"iteration 1: train":            {os.Interrupt, 130},
+		"iteration 2: train":            {syscall.SIGTERM, 143},
+		"iteration 2: evaluate":         {os.Interrupt, 130},
+	} {
+		t.Run(stage, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			testSize(t, dir)
+			var sent time.Time
+			out, err := watched(dir, func(event, at string) {
+				if event == "started" && at == stage && sent.IsZero() {
+					p, _ := processes.Load(dir)
+					_ = p.(*os.Process).Signal(s.signal)
+					sent = time.Now()
+				}
+			}, "run", "kill.lua", "--dir", "r")
+			if code := exitCode(err); code != s.code || time.Since(sent) > 10*time.Second || !strings.Contains(out, "go on with: dno resume r") {
+				t.Fatalf("it exited with %d after %v: %s", code, time.Since(sent), out)
+			}
+			works(t, dir, "resume", "r")
+			for name, text := range finalFiles(t, filepath.Join(dir, "r")) {
+				if want[name] != text {
+					t.Errorf("%s differs", name)
+				}
+			}
+			checkAsked(t, dir)
+		})
+	}
+}
+
+// F38: an oracle that does not answer is waited for after the first signal, for less than 10 s; after the second it is not.
+func TestF38ASecondSignalWaitsForNobody(t *testing.T) {
+	for want, signals := range map[int][]os.Signal{130: {os.Interrupt}, 143: {os.Interrupt, syscall.SIGTERM}} {
+		t.Run(fmt.Sprint(len(signals)), func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			testSize(t, dir)
+			if err := os.WriteFile(filepath.Join(dir, "judge.sh"), []byte("#!/bin/sh\necho waiting >&2\nread line\nexec sleep 1000\n"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			cmd := exec.Command("dno", "run", "kill.lua", "--dir", "r")
+			cmd.Dir = dir
+			pipe, err := cmd.StderrPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			var sent time.Time
+			for in := bufio.NewScanner(pipe); in.Scan(); {
+				if strings.Contains(in.Text(), "waiting") && sent.IsZero() {
+					sent = time.Now()
+					for _, s := range signals { // two of a kind may arrive as one
+						_ = cmd.Process.Signal(s)
+					}
+				}
+			}
+			err = cmd.Wait()
+			limit := 10 * time.Second
+			if len(signals) == 2 {
+				limit = 2 * time.Second
+			}
+			if code, took := exitCode(err), time.Since(sent); code != want || took > limit {
+				t.Errorf("after %v it exited with %d in %v", signals, code, took)
+			}
+			works(t, dir, "fsck", "r")
+		})
 	}
 }
