@@ -30,6 +30,7 @@ type Verdicts struct {
 	Pairs    []Verdict    // one for each of the comparison's Pairs, in order; empty from a pointwise oracle
 	Assessed []Assessment // one for each candidate, or empty; a pointwise oracle must give them
 	Cost     float64      // what the answer cost, in the currency of the oracle's bill; 0 where it is free
+	Model    string       // the model that answered, as its server names it; "" where there is none. A run holds the oracle to it
 }
 
 // Verdict is the answer for one ordered pair.

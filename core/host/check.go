@@ -67,7 +67,8 @@ func (o *oracle) Judge(ctx context.Context, batch []sdk.Comparison) ([]sdk.Verdi
 		return nil, err
 	}
 	clean := o.log.Secrets().Clean
-	for _, v := range out {
+	for i, v := range out {
+		out[i].Model = clean(v.Model)
 		for k := range v.Pairs {
 			v.Pairs[k].Abstain, v.Pairs[k].Reason = clean(v.Pairs[k].Abstain), clean(v.Pairs[k].Reason)
 		}

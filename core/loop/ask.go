@@ -84,6 +84,9 @@ func (j *judge) put(ctx context.Context, open []keyed) error {
 	}
 	var records []rundir.Judgment
 	for i, v := range verdicts {
+		if err := j.answeredBy(v.Model); err != nil {
+			return err
+		}
 		c, first := open[i], len(records)
 		if n := len(v.Pairs); n != len(c.pairs) {
 			return sdk.Errorf(sdk.CodePlugin, "comparison %s: %d verdicts for %d pairs", c.ID, n, len(c.pairs))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/dno-project/dno/core/preference"
@@ -212,5 +213,53 @@ func TestKeysAreOfAllThatAnOracleSees(t *testing.T) {
 			t.Errorf("%s has the key of %s", name, was)
 		}
 		seen[k] = name
+	}
+}
+
+// aliased is an oracle whose server answers with another model from some call on.
+type aliased struct {
+	*counted
+	from int
+}
+
+func (o aliased) Judge(ctx context.Context, batch []sdk.Comparison) ([]sdk.Verdicts, error) {
+	out, err := o.counted.Judge(ctx, batch)
+	for i := range out {
+		out[i].Model = "judge-1"
+		if o.calls >= o.from {
+			out[i].Model = "judge-2"
+		}
+	}
+	return out, err
+}
+
+// The model that answers may not become another one within a run, unless that is allowed; what it said is not kept.
+func TestAnOracleThatBecomesAnotherModelEndsTheRun(t *testing.T) {
+	run := create(t)
+	o := aliased{&counted{traits: sdk.OracleTraits{Form: sdk.FormPairwise}}, 2}
+	l := &Loop{Plugins: with{plugins{}, o}, Run: run, Judgments: rundir.NewJudgments()}
+	ask := func(id string) error {
+		j, err := l.openJudge(t.Context(), 1, Plugin{Name: "aliased"})
+		if err != nil {
+			return err
+		}
+		_, err = j.groups(t.Context(), []rundir.GroupRecord{group(id, "a", "b")}, preference.OpponentsOwn)
+		return err
+	}
+	if err := ask("1"); err != nil {
+		t.Fatal(err)
+	}
+	known := l.Judgments.Len()
+	if err := ask("2"); err == nil || !strings.Contains(err.Error(), `model.oracle/aliased is "judge-2", it was "judge-1"`) {
+		t.Errorf("it returns %v", err)
+	}
+	if l.Judgments.Len() != known {
+		t.Error("what the other model said is kept")
+	}
+	if err := run.Allow("model.oracle/aliased"); err != nil {
+		t.Fatal(err)
+	}
+	if err := ask("2"); err != nil {
+		t.Error(err)
 	}
 }

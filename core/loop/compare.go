@@ -2,6 +2,7 @@ package loop
 
 import (
 	"context"
+	"sync/atomic"
 
 	"github.com/dno-project/dno/core/preference"
 	"github.com/dno-project/dno/core/rundir"
@@ -15,7 +16,21 @@ type judge struct {
 	traits    sdk.OracleTraits
 	keys      keys
 	known     *rundir.Judgments
-	iteration int // in which it is asked
+	iteration int          // in which it is asked
+	run       *rundir.Run  // nil: nothing holds it to its model
+	model     atomic.Value // string: that answered last
+}
+
+// answeredBy holds the oracle to the model that answered first in the run.
+func (j *judge) answeredBy(model string) error {
+	if last, _ := j.model.Load().(string); model == "" || model == last || j.run == nil {
+		return nil
+	}
+	if err := j.run.Pin(map[string]string{"model.oracle/" + j.name: model}); err != nil {
+		return err
+	}
+	j.model.Store(model)
+	return nil
 }
 
 // openJudge opens the oracle that is asked in iteration t.
@@ -36,7 +51,7 @@ func (l *Loop) openJudge(ctx context.Context, t int, p Plugin) (*judge, error) {
 	}
 	traits := oracle.Manifest().Oracle
 	keys, err := newKeys(rec, traits)
-	return &judge{oracle: oracle, name: p.Name, traits: traits, keys: keys, known: known, iteration: t}, err
+	return &judge{oracle: oracle, name: p.Name, traits: traits, keys: keys, known: known, iteration: t, run: l.Run}, err
 }
 
 // question is one comparison by content: candidates may repeat, and pairs are of candidates in

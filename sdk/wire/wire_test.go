@@ -138,7 +138,7 @@ func TestComparisonsAndVerdictsCrossWhole(t *testing.T) {
 	}}
 	zero, score := 0.0, -2.5
 	answer := []sdk.Verdicts{{
-		ID: "c", Cost: 0.25, Pairs: []sdk.Verdict{{P: 0.75, Reason: "because"}, {Abstain: "no idea"}},
+		ID: "c", Cost: 0.25, Model: "judge-1", Pairs: []sdk.Verdict{{P: 0.75, Reason: "because"}, {Abstain: "no idea"}},
 		Assessed: []sdk.Assessment{{Score: &zero, Labels: map[string]float64{"correct": 1}}, {Score: &score}, {Abstain: "empty"}},
 	}, {ID: "d"}}
 	p, _ := connect(t, OracleService(&plug{judge: func(_ context.Context, b []sdk.Comparison) ([]sdk.Verdicts, error) {

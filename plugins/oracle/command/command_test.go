@@ -89,13 +89,13 @@ func judge(t *testing.T, o *Oracle, batch ...sdk.Comparison) []sdk.Verdicts {
 func TestAShellScriptJudges(t *testing.T) {
 	t.Parallel()
 	o := oracle(t, script(t, `case $line in
-  *'"a":"good"'*) echo "{\"id\":\"$id\",\"p\":1,\"reason\":\"a is good\",\"cost\":0.5,\"score\":{\"a\":7,\"b\":3},\"labels\":{\"a\":{\"correct\":1},\"b\":{\"correct\":0}}}";;
+  *'"a":"good"'*) echo "{\"id\":\"$id\",\"p\":1,\"reason\":\"a is good\",\"cost\":0.5,\"model\":\"judge-1\",\"score\":{\"a\":7,\"b\":3},\"labels\":{\"a\":{\"correct\":1},\"b\":{\"correct\":0}}}";;
   *'"b":"good"'*) echo "{\"id\":\"$id\",\"p\":0.25}";;
   *) echo; echo "{\"id\":\"$id\",\"abstain\":\"nothing good here\"}";;
  esac`))
 	seven, three := 7.0, 3.0
 	want := []sdk.Verdicts{
-		{ID: "x", Cost: 0.5, Pairs: []sdk.Verdict{{P: 1, Reason: "a is good"}, {P: 0.25}}, Assessed: []sdk.Assessment{
+		{ID: "x", Cost: 0.5, Model: "judge-1", Pairs: []sdk.Verdict{{P: 1, Reason: "a is good"}, {P: 0.25}}, Assessed: []sdk.Assessment{
 			{Score: &seven, Labels: map[string]float64{"correct": 1}}, {Score: &three, Labels: map[string]float64{"correct": 0}}}},
 		{ID: "y", Pairs: []sdk.Verdict{{Abstain: "nothing good here"}, {Abstain: "nothing good here"}}},
 	}

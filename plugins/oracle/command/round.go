@@ -26,6 +26,7 @@ type answer struct {
 	Abstain *string                   `json:"abstain"`
 	Reason  string                    `json:"reason"`
 	Cost    float64                   `json:"cost"`
+	Model   string                    `json:"model"` // that answered
 	Score   sided[*float64]           `json:"score"`
 	Labels  sided[map[string]float64] `json:"labels"`
 }
@@ -141,6 +142,9 @@ func (r *round) verdicts(batch []sdk.Comparison) []sdk.Verdicts {
 			}
 			counted[place] = true
 			v.Cost += a.Cost
+			if a.Model != "" {
+				v.Model = a.Model
+			}
 			said = assess(&assessed[pair.A], a.Score.A, a.Labels.A) || said
 			said = assess(&assessed[pair.B], a.Score.B, a.Labels.B) || said
 		}

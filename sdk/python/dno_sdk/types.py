@@ -120,6 +120,7 @@ class Verdicts:
     pairs: list[Verdict] = field(default_factory=list)
     assessed: list[Assessment] = field(default_factory=list)
     cost: float = 0.0
+    model: str = ""  # the model that answered, as its server names it; a run holds the oracle to it
 
 
 @dataclass
