@@ -36,8 +36,8 @@ purego: ## the engine's tests on the pure Go kernels
 	$(GO) test -tags purego ./core/engine/...
 
 faults: ## a disk that fails at each call in turn, in each way
-	$(GO) vet -tags failpoint ./core/fsx ./core/loop
-	$(GO) test -count=1 -tags failpoint -run EveryFaultOfTheDisk ./core/loop
+	$(GO) vet -tags failpoint ./core/fsx ./core/loop ./cmd/dno
+	$(GO) test -count=1 -tags failpoint -run TestF1F2F3 ./core/loop ./cmd/dno
 
 FUZZTIME ?= 60s
 fuzz: ## every fuzz target for FUZZTIME

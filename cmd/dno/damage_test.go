@@ -160,8 +160,8 @@ func TestF43AReplayNeedsNoOracleAndFindsWhatWasChanged(t *testing.T) {
 	if out := works(t, dir, "replay", "r", "--out", "again"); !strings.Contains(out, "2 iterations made again") {
 		t.Errorf("it prints %q", out)
 	}
-	want := finalFiles(t, filepath.Join(dir, "r"))
-	for name, text := range finalFiles(t, filepath.Join(dir, "again")) {
+	want := finalFiles(t, filepath.Join(dir, "r"), 3)
+	for name, text := range finalFiles(t, filepath.Join(dir, "again"), 3) {
 		if want[name] != text {
 			t.Errorf("%s differs", name)
 		}

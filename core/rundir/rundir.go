@@ -122,9 +122,12 @@ func Open(dir string) (*Run, error) {
 	if r.lock, err = acquire(dir); err != nil {
 		return nil, err
 	}
-	if err := fsx.Tidy(dir); err != nil { // of what a crash has left
-		_ = r.lock.Unlock()
-		return nil, ioError(err)
+	folders, _ := filepath.Glob(r.path("iter-*")) // the pattern is right
+	for _, dir := range append(folders, dir) {
+		if err := fsx.Tidy(dir); err != nil { // of what a crash has left
+			_ = r.lock.Unlock()
+			return nil, ioError(err)
+		}
 	}
 	return r, nil
 }
