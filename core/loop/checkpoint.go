@@ -88,7 +88,7 @@ func (l *Loop) goOn(ctx context.Context, done []rundir.IterationRecord) ([]rundi
 func (l *Loop) keepInitial(ctx context.Context, rec rundir.IterationRecord) error {
 	initial := l.Policy.Fingerprint()
 	damage := l.loadIteration(ctx, 0)
-	if sdk.CodeOf(damage) != sdk.CodeCorrupt || damage == nil || initial != rec.Fingerprint || l.Policy.Fingerprint() != initial {
+	if sdk.CodeOf(damage) != sdk.CodeCorrupt || initial != rec.Fingerprint || l.Policy.Fingerprint() != initial {
 		return damage
 	}
 	l.Log("%v", damage)

@@ -100,8 +100,11 @@ func (l *Loop) trainSteps(ctx context.Context, t int, it rundir.Iteration, plan 
 		steps = append(steps, done)
 		at.Step++
 		l.Progress.Add(1)
+		if at.Step == total {
+			break // its checkpoint is the iteration's
+		}
 		interrupted := ctx.Err() != nil
-		if at.Step < total && (interrupted || l.Experiment.CheckpointEvery > 0 && at.Step%l.Experiment.CheckpointEvery == 0) {
+		if interrupted || l.Experiment.CheckpointEvery > 0 && at.Step%l.Experiment.CheckpointEvery == 0 {
 			if err := l.stepped(context.WithoutCancel(ctx), it, steps, at); err != nil {
 				return at, err
 			}
@@ -113,7 +116,7 @@ func (l *Loop) trainSteps(ctx context.Context, t int, it rundir.Iteration, plan 
 	if err := rundir.WriteLog(it.Path(rundir.StepsFile), steps); err != nil {
 		return at, err
 	}
-	return at, l.save(ctx, it.Checkpoint(), at)
+	return at, l.save(context.WithoutCancel(ctx), it.Checkpoint(), at)
 }
 
 // trainStep makes one update. An interruption lets it come to its end, for a while.
