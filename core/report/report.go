@@ -50,12 +50,14 @@ type Iteration struct {
 	Pairs             Pairs              `json:"pairs"`
 	Prompts           int                `json:"prompts"`
 	Steps             int                `json:"steps"`
-	Loss              float64            `json:"loss"` // mean over the steps
+	Skipped           int                `json:"skipped"` // steps that were not made, for numbers that were not finite
+	Loss              float64            `json:"loss"`    // mean over the steps
 	Oracle            string             `json:"oracle"`
 	LossName          string             `json:"loss_name"`
 	LR                float64            `json:"lr"`
 	Asked             int                `json:"asked"`     // ordered pairs put to the oracle
-	Abstained         int                `json:"abstained"` // of those
+	Cached            int                `json:"cached"`    // ordered pairs that were known from before
+	Abstained         int                `json:"abstained"` // of both
 	FlipRate          float64            `json:"flip_rate"`
 	Cycles            int                `json:"cycles"` // prompts whose majority preference has a cycle
 	Inequality        *rundir.Inequality `json:"inequality"`
@@ -125,8 +127,8 @@ func iteration(rec rundir.IterationRecord) Iteration {
 	it := Iteration{
 		Iteration: rec.Iteration, Baseline: baseline(f),
 		Pairs:   Pairs{rec.Pairs["teacher_student"], rec.Pairs["student_teacher"], rec.Pairs["student_student"]},
-		Prompts: rec.Prompts, Steps: rec.Steps, Loss: rec.Loss, Oracle: rec.Oracle, LossName: rec.LossName, LR: rec.LR,
-		Asked: rec.Asked, Abstained: rec.Abstained, FlipRate: rec.Flipped, Cycles: rec.Cycles,
+		Prompts: rec.Prompts, Steps: rec.Steps, Skipped: rec.Skipped, Loss: rec.Loss, Oracle: rec.Oracle, LossName: rec.LossName, LR: rec.LR,
+		Asked: rec.Asked, Cached: rec.Cached, Abstained: rec.Abstained, FlipRate: rec.Flipped, Cycles: rec.Cycles,
 		Inequality: rec.Inequality, Seconds: rec.Seconds,
 	}
 	it.WinRate, it.WinRateLow, it.WinRateHigh = split(f.WinRate)

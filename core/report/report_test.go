@@ -54,6 +54,10 @@ func record(t int) rundir.IterationRecord {
 		rec.Prompts, rec.Completions, rec.Asked, rec.Abstained, rec.Flipped, rec.Cycles = 20, 100, 240, 2, 0.0625, 1
 		rec.Pairs = map[string]int{"teacher_student": 11, "student_teacher": 1, "student_student": 30, "teacher_teacher": 2}
 		rec.Steps, rec.Loss, rec.LR, rec.Oracle, rec.LossName = 6, 0.69314718, 1e-4, "verifier", "dno"
+		rec.Cached = 30
+		if t == 2 {
+			rec.Skipped = 1
+		}
 		rec.Seconds = map[string]float64{"sample": 4, "pair": 0.25, "train": 2, "evaluate": 1.5}
 		rec.Inequality = &rundir.Inequality{Left: 0.55, Right: 0.5 + 0.1*float64(t)}
 	}

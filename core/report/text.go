@@ -45,6 +45,11 @@ func Write(w io.Writer, r Report) error {
 			it.Pairs.TeacherStudent, it.Pairs.StudentTeacher, it.Pairs.StudentStudent, it.Steps, it.Loss, 100*it.FlipRate,
 			it.Seconds["sample"]+it.Seconds["pair"], it.Seconds["train"], it.Seconds["evaluate"])
 	}
+	for _, it := range r.Iterations {
+		if it.Skipped > 0 {
+			out.line("     in iteration %d %d steps were not made: their numbers were not finite", it.Iteration, it.Skipped)
+		}
+	}
 	out.line("")
 	out.line("Cross-play: win rate of the row's policy against the column's")
 	for from := 0; from < len(r.Iterations); from += crossPlayColumns {
