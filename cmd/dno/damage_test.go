@@ -3,6 +3,7 @@
 package main
 
 import (
+	"flag"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -180,4 +181,63 @@ func TestF43AReplayNeedsNoOracleAndFindsWhatWasChanged(t *testing.T) {
 	if _, errs, code := dno(t, dir, nil, "replay", "r"); code != 10 || !strings.Contains(errs, "iter-002/completions.jsonl differs in line 4") {
 		t.Errorf("after a change it exits with %d: %s", code, errs)
 	}
+}
+
+// F6: a run directory of this format stays readable. It was made by this test, with -format DIR, and is never made again.
+func TestF6ARunOfEachFormatIsRead(t *testing.T) {
+	if *makeFormat != "" {
+		dir := t.TempDir()
+		testSize(t, dir)
+		works(t, dir, "run", "kill.lua", "--dir", "r", "--set", "iterations=1", "--set", "samples=2")
+		r, err := rundir.Read(filepath.Join(dir, "r"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		header := r.Header()
+		header.ScriptDir = "/here" // no path of the machine
+		if err := rundir.WriteLog(filepath.Join(dir, "r", "run.json"), []rundir.Header{header}); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.CopyFS(*makeFormat, os.DirFS(filepath.Join(dir, "r"))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	runs, err := filepath.Glob("testdata/format-*")
+	if err != nil || len(runs) == 0 {
+		t.Fatalf("there are no runs: %v", err)
+	}
+	for _, run := range runs {
+		if out := works(t, ".", "fsck", run); !strings.Contains(out, "is whole") {
+			t.Errorf("%s: %s", run, out)
+		}
+		if out := works(t, ".", "status", run); !strings.Contains(out, "finished: all 1 iterations are done") {
+			t.Errorf("%s: %s", run, out)
+		}
+		r, err := rundir.Read(run)
+		if err != nil {
+			t.Fatal(err)
+		}
+		it, err := r.Iteration(1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, err := loadModel("tiny", copyOfTestSize(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := (&policy{e}).Load(t.Context(), it.Checkpoint()); err != nil {
+			t.Errorf("%s: %v", run, err)
+		}
+		if done, err := r.Iterations(); err != nil || done[1].Fingerprint != e.Fingerprint() {
+			t.Errorf("%s: the checkpoint has other weights than the record says: %v", run, err)
+		}
+	}
+}
+
+var makeFormat = flag.String("format", "", "make a run directory of this format there")
+
+func copyOfTestSize(t *testing.T) string {
+	dir := t.TempDir()
+	testSize(t, dir)
+	return dir
 }

@@ -47,7 +47,7 @@ func Write(w io.Writer, r Report) error {
 	}
 	for _, it := range r.Iterations {
 		if it.Skipped > 0 {
-			out.line("     in iteration %d %d steps were not made: their numbers were not finite", it.Iteration, it.Skipped)
+			out.line("     iteration %d: %d steps not made, for numbers that were not finite", it.Iteration, it.Skipped)
 		}
 	}
 	out.line("")
