@@ -232,7 +232,10 @@ func (a *app) prepare(s setup) (*session, error) {
 // pins are what the run depends on, but for its plugins, which are not open yet.
 func (s *session) pins() (map[string]string, error) {
 	pins := map[string]string{
-		"version": versionString(), "kernel": kernel.Level(), "script": s.script.Hash(), "model": s.policy.Fingerprint(),
+		"kernel": kernel.Level(), "script": s.script.Hash(), "model": s.policy.Fingerprint(),
+	}
+	if v := versionString(); v != unknownVersion { // which says nothing of the code
+		pins["version"] = v
 	}
 	for set, sum := range s.prompts.hashes {
 		pins["data."+set] = sum

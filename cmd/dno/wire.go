@@ -28,8 +28,11 @@ func versionString() string {
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
 		return info.Main.Version
 	}
-	return "(devel)"
+	return unknownVersion
 }
+
+// unknownVersion is what the go command says of a program that it runs itself.
+const unknownVersion = "(devel)"
 
 // newLog returns the logger of a command: on a terminal text with a live line, elsewhere a line an event.
 func newLog(w io.Writer, asJSON, verbose bool) telemetry.Logger {
