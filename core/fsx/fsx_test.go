@@ -505,3 +505,24 @@ func TestTwoWritersNeverMix(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+// FuzzVerify: no manifest makes Verify panic, reach out of the directory, or pass a file that it does not know the sum of.
+func FuzzVerify(f *testing.F) {
+	f.Add([]byte(`{"format":1,"files":{"a":"ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb"}}`))
+	f.Add([]byte(`{"format":2,"files":{"a":""}}`))
+	f.Add([]byte(`{"format":1,"files":{"../a":""}}`))
+	f.Add([]byte(`{"format":1,"files":{"a":""}}{}`))
+	dir := f.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "a"), []byte("a"), 0o644); err != nil {
+		f.Fatal(err)
+	}
+	sum := "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb" // of "a"
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if err := os.WriteFile(filepath.Join(dir, ManifestFile), data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := Verify(dir); err == nil && !bytes.Contains(data, []byte(sum)) {
+			t.Errorf("%q passes", data)
+		}
+	})
+}

@@ -174,8 +174,12 @@ func (j *judge) recall(c keyed, a *answer) sdk.Verdicts {
 	assessed := false
 	for _, key := range c.candidates {
 		rec := get(key)
-		v.Assessed = append(v.Assessed, *rec.Assessed)
-		assessed = assessed || rec.Assessed.Score != nil || rec.Assessed.Abstain != "" || len(rec.Assessed.Labels) > 0
+		var said sdk.Assessment
+		if rec.Assessed != nil {
+			said = *rec.Assessed
+		}
+		v.Assessed = append(v.Assessed, said)
+		assessed = assessed || said.Score != nil || said.Abstain != "" || len(said.Labels) > 0
 	}
 	if !assessed {
 		v.Assessed = nil

@@ -2,6 +2,7 @@ package rundir
 
 import (
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"sync"
@@ -42,6 +43,25 @@ type Judgment struct {
 	Cost     float64         `json:"cost,omitempty"` // of the answer that this is the first judgment of
 }
 
+// check says what is wrong with a judgment: it is of a pair or of a candidate, and says something.
+func (rec Judgment) check() error {
+	said := 0
+	for _, has := range []bool{rec.P != nil, rec.Abstain != "", rec.Assessed != nil} {
+		if has {
+			said++
+		}
+	}
+	switch {
+	case said != 1:
+		return errors.New("a judgment has one of p, abstain and assessed")
+	case rec.P != nil && !(*rec.P >= 0 && *rec.P <= 1):
+		return fmt.Errorf("p is %v, want a probability", *rec.P)
+	case !(rec.Cost >= 0):
+		return fmt.Errorf("cost is %v, want at least 0", rec.Cost)
+	}
+	return nil
+}
+
 // Elsewhere is the iteration of a judgment that another run paid for.
 const Elsewhere = -1
 
@@ -60,7 +80,10 @@ func NewJudgments() *Judgments { return &Judgments{known: map[Key]*Judgment{}} }
 // counted; damage anywhere else is an error with [sdk.CodeCorrupt].
 func (r *Run) Judgments() (*Judgments, error) {
 	j := NewJudgments()
-	log, err := openLog(r.path(JudgmentsFile), func(rec Judgment) { j.put(rec) })
+	log, err := openLog(r.path(JudgmentsFile), func(rec Judgment) error {
+		j.put(rec)
+		return rec.check()
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -75,11 +98,12 @@ func (j *Judgments) Reuse(dir string) error {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return eachRecord(filepath.Join(dir, JudgmentsFile), func(rec Judgment) {
+	return eachRecord(filepath.Join(dir, JudgmentsFile), func(rec Judgment) error {
 		if _, ok := j.known[rec.Key]; !ok {
 			rec.Iteration, rec.Cost = Elsewhere, 0
 			j.put(rec)
 		}
+		return rec.check()
 	})
 }
 

@@ -3,8 +3,11 @@ package rundir
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"fmt"
+	"hash/crc32"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/dno-project/dno/sdk"
@@ -158,6 +161,62 @@ func BenchmarkJudgments(b *testing.B) {
 				b.Fatal("a key is not there")
 			}
 			i++
+		}
+	})
+}
+
+// FuzzJudgments: whatever is in a journal, it is read or refused; what is read is written again as it was.
+func FuzzJudgments(f *testing.F) {
+	p, score := 0.5, 1.0
+	for _, rec := range []Judgment{
+		{Key: keyOf(1), Iteration: 1, Oracle: "o", P: &p, Reason: "r", Cost: 1},
+		{Key: keyOf(2), Abstain: "no"}, {Key: keyOf(3), Assessed: &sdk.Assessment{Score: &score}},
+	} {
+		line, err := Line(rec)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(line, true)
+		f.Add(line[:len(line)-20], true) // the checksum is added below
+		f.Add(line, false)
+	}
+	dir := f.TempDir()
+	f.Fuzz(func(t *testing.T, text []byte, sealed bool) {
+		if sealed { // else hardly any input gets past the checksum
+			text = fmt.Appendf(slices.Clone(text), ",\"crc\":\"%08x\"}\n", crc32.Checksum(text, castagnoli))
+		}
+		path := filepath.Join(dir, JudgmentsFile)
+		if err := os.WriteFile(path, text, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		var records []Judgment
+		err := eachRecord(path, func(rec Judgment) error {
+			records = append(records, rec)
+			return rec.check()
+		})
+		if err == nil {
+			j := NewJudgments()
+			for _, rec := range records {
+				j.put(rec)
+			}
+			for _, rec := range records {
+				if got, ok := j.Get(rec.Key); !ok || got.check() != nil {
+					t.Errorf("%+v is kept as %+v", rec, got)
+				}
+			}
+		}
+		if err != nil {
+			if sdk.CodeOf(err) != sdk.CodeCorrupt {
+				t.Errorf("it is refused with %v", err)
+			}
+			return
+		}
+		if err := WriteLog(path, records); err != nil {
+			t.Fatal(err)
+		}
+		again, err := ReadLog[Judgment](path)
+		if err != nil || !cmp.Equal(records, again) {
+			t.Errorf("written again it is %+v, %v, not %+v", again, err, records)
 		}
 	})
 }

@@ -61,12 +61,12 @@ type Log[T any] struct {
 // error with [sdk.CodeCorrupt] that names file and line.
 func OpenLog[T any](path string) (*Log[T], []T, error) {
 	var records []T
-	log, err := openLog(path, func(r T) { records = append(records, r) })
+	log, err := openLog(path, func(r T) error { records = append(records, r); return nil })
 	return log, records, err
 }
 
 // openLog is OpenLog that hands the records to take, one after another.
-func openLog[T any](path string, take func(T)) (*Log[T], error) {
+func openLog[T any](path string, take func(T) error) (*Log[T], error) {
 	// Read first: a file that is damaged is left as it is, torn end and all.
 	if err := eachRecord(path, take); err != nil {
 		return nil, err
@@ -110,13 +110,14 @@ func (l *Log[T]) Close() error { return l.file.Close() }
 // without its newline is being written or was torn by a crash: it is not read.
 func ReadLog[T any](path string) ([]T, error) {
 	var records []T
-	if err := eachRecord(path, func(r T) { records = append(records, r) }); err != nil {
+	if err := eachRecord(path, func(r T) error { records = append(records, r); return nil }); err != nil {
 		return nil, err
 	}
 	return records, nil
 }
 
-func eachRecord[T any](path string, take func(T)) error {
+// eachRecord reads a log and hands over its records; an error of take is damage too.
+func eachRecord[T any](path string, take func(T) error) error {
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -130,10 +131,13 @@ func eachRecord[T any](path string, take func(T)) error {
 			break
 		}
 		var r T
-		if err := unseal(text[:end], &r); err != nil {
+		err := unseal(text[:end], &r)
+		if err == nil {
+			err = take(r)
+		}
+		if err != nil {
 			return sdk.Errorf(sdk.CodeCorrupt, "read %s:%d: %w", path, n, err)
 		}
-		take(r)
 		text = text[end+1:]
 	}
 	return nil
