@@ -241,3 +241,23 @@ func copyOfTestSize(t *testing.T) string {
 	testSize(t, dir)
 	return dir
 }
+
+// F6: a file that a plugin's setting names is part of what the run depends on.
+func TestF6AnOracleThatWasEditedIsNotAskedOn(t *testing.T) {
+	dir := t.TempDir()
+	testSize(t, dir)
+	_, _ = watched(dir, func(event, stage string) { // it is killed: how it ends is of no interest
+		if event == "done" && stage == "iteration 1: sample and judge" {
+			p, _ := processes.Load(dir)
+			_ = p.(*os.Process).Kill()
+		}
+	}, "run", "kill.lua", "--dir", "r")
+	write(t, filepath.Join(dir, "judge.sh"), []byte(strings.Replace(judgeScript, "p=0.25", "p=0.5", 1)))
+	if _, errs, code := dno(t, dir, nil, "resume", "r"); code != 2 || !strings.Contains(errs, "file.judge.sh is ") {
+		t.Errorf("it exits with %d: %s", code, errs)
+	}
+	works(t, dir, "resume", "r", "--allow-change", "file.judge.sh")
+	if text := string(read(t, filepath.Join(dir, "r", rundir.PinsFile))); !strings.Contains(text, `"changes":[{"key":"file.judge.sh"`) {
+		t.Errorf("run.lock does not say so: %s", text)
+	}
+}
