@@ -261,3 +261,38 @@ func TestF6AnOracleThatWasEditedIsNotAskedOn(t *testing.T) {
 		t.Errorf("run.lock does not say so: %s", text)
 	}
 }
+
+// F36: who reads a run while it is written waits for nobody and finds no damage.
+func TestF36ReadersAreNotInTheWay(t *testing.T) {
+	dir := t.TempDir()
+	testSize(t, dir)
+	done := make(chan struct{})
+	looks := 0
+	begun := make(chan struct{})
+	var once sync.Once
+	go func() {
+		defer close(done)
+		out, err := watched(dir, func(string, string) { once.Do(func() { close(begun) }) }, "run", "kill.lua", "--dir", "r")
+		if err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+	}()
+	<-begun
+	for running := true; running; looks++ {
+		found, err := rundir.Fsck(filepath.Join(dir, "r"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range found {
+			if f.Damage {
+				t.Errorf("look %d: %+v", looks, f)
+			}
+		}
+		select {
+		case <-done:
+			running = false
+		default:
+		}
+	}
+	t.Logf("%d looks", looks)
+}

@@ -37,10 +37,15 @@ func Fsck(dir string) ([]Finding, error) {
 		damage(filepath.Join(dir, "run.json"), err)
 	}
 	err = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
-		name := e.Name()
 		switch {
+		case errors.Is(err, fs.ErrNotExist): // a writer has removed it meanwhile
+			return nil
 		case err != nil:
 			damage(path, err)
+			return nil
+		}
+		name := e.Name()
+		switch {
 		case path == dir:
 		case fsx.IsUnfinished(name):
 			note(path, "an unfinished write, which the next one to its name removes")
@@ -48,7 +53,13 @@ func Fsck(dir string) ([]Finding, error) {
 		case e.IsDir() && name == "inputs": // unpacked again by each run
 			return fs.SkipDir
 		case e.IsDir() && (name == checkpointName || strings.HasPrefix(name, stepPrefix)):
-			if err := fsx.Verify(path); err != nil {
+			err := fsx.Verify(path)
+			for range 2 { // a writer may have replaced it meanwhile, or taken it away
+				if err != nil {
+					err = fsx.Verify(path)
+				}
+			}
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
 				damage(path, err)
 			}
 			return fs.SkipDir
@@ -56,7 +67,7 @@ func Fsck(dir string) ([]Finding, error) {
 			fsckLog(path, damage, note)
 		case strings.HasSuffix(name, ".json") || name == PinsFile:
 			var v map[string]json.RawMessage
-			if err := readRecord(path, &v); err != nil {
+			if err := readRecord(path, &v); err != nil && !isMissing(err) {
 				damage(path, err)
 			}
 		}
@@ -81,6 +92,9 @@ func skip(e fs.DirEntry) error {
 // fsckLog checks each line of a log by itself, so that all that is damaged is named.
 func fsckLog(path string, damage func(string, error), note func(string, string, ...any)) {
 	text, err := os.ReadFile(path)
+	if isMissing(err) {
+		return
+	}
 	if err != nil {
 		damage(path, err)
 		return
