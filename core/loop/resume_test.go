@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -376,5 +377,49 @@ func TestF35PromptsOfAnyName(t *testing.T) {
 	}
 	if have, want := files(run), files(plain.Run); !slices.Equal(have, want) {
 		t.Errorf("the files are %q, want %q", have, want)
+	}
+}
+
+// Whichever call fails, what was drawn and judged before it is not drawn or judged again: a batch at most.
+func TestF1ABatchAtMostIsDoneAgain(t *testing.T) {
+	work := func(call string, failAt int) (calls map[string]int) {
+		run := create(t)
+		boom := errors.New("boom")
+		calls = map[string]int{}
+		var mu sync.Mutex // sampling and judging overlap
+		for range 2 {
+			l, policy, oracle := newLoop(t, run, testPlan())
+			l.Experiment.Iterations = 2
+			fault := func(c string) error {
+				mu.Lock()
+				defer mu.Unlock()
+				if calls[c]++; c == call && calls[c] == failAt {
+					return boom
+				}
+				return nil
+			}
+			policy.fault, oracle.fault = fault, fault
+			err := l.Execute(t.Context())
+			if err == nil {
+				return calls
+			}
+			if !errors.Is(err, boom) {
+				t.Fatal(err)
+			}
+		}
+		t.Fatal("it did not end")
+		return nil
+	}
+	whole := work("", 0)
+	// A batch of an evaluation is two calls, and one of sampling that is judged while the next is drawn may fail with it.
+	for call, most := range map[string]int{"generate": 2, "judge": 1} {
+		for at := 1; at <= whole[call]; at++ {
+			calls := work(call, at)
+			for _, c := range []string{"generate", "judge"} {
+				if again := calls[c] - whole[c]; again > most {
+					t.Errorf("where call %d of %s fails, %d calls of %s are made again, want at most %d", at, call, again, c, most)
+				}
+			}
+		}
 	}
 }
