@@ -163,17 +163,24 @@ func (j *judge) unknown(c keyed) (rest keyed, any bool) {
 // counts as asked, also after a crash; its cost is the iteration's.
 func (j *judge) recall(c keyed, a *answer) sdk.Verdicts {
 	var v sdk.Verdicts
-	fresh := false
-	get := func(k rundir.Key) rundir.Judgment {
-		rec, _ := j.known.Get(k)
+	get := func(k rundir.Key) (rec rundir.Judgment, fresh bool) {
+		rec, _ = j.known.Get(k)
 		if fresh = rec.Iteration == j.iteration; fresh {
 			v.Cost += rec.Cost
 		}
-		return rec
+		return rec, fresh
 	}
-	assessed := false
-	for _, key := range c.candidates {
-		rec := get(key)
+	count := func(fresh bool) {
+		if fresh {
+			a.asked++
+		} else {
+			a.cached++
+		}
+	}
+	assessed, scored := false, make([]bool, len(c.candidates)) // scored: in this iteration
+	for i, key := range c.candidates {
+		rec, fresh := get(key)
+		scored[i] = fresh
 		var said sdk.Assessment
 		if rec.Assessed != nil {
 			said = *rec.Assessed
@@ -185,28 +192,17 @@ func (j *judge) recall(c keyed, a *answer) sdk.Verdicts {
 		v.Assessed = nil
 	}
 	for _, key := range c.pairs {
-		rec := get(key)
+		rec, fresh := get(key)
 		verdict := sdk.Verdict{Abstain: rec.Abstain}
 		if rec.P != nil {
 			verdict.P = *rec.P
 		}
 		v.Pairs = append(v.Pairs, verdict)
-		if fresh {
-			a.asked++
-		} else {
-			a.cached++
-		}
+		count(fresh)
 	}
 	if j.traits.Form == sdk.FormPointwise { // a pair is known where both its scores are
 		for _, o := range c.Pairs {
-			if get(c.candidates[o.A]); !fresh {
-				get(c.candidates[o.B])
-			}
-			if fresh {
-				a.asked++
-			} else {
-				a.cached++
-			}
+			count(scored[o.A] || scored[o.B])
 		}
 	}
 	return v

@@ -41,6 +41,7 @@ func (o *counted) Judge(_ context.Context, batch []sdk.Comparison) ([]sdk.Verdic
 			v.Assessed = append(v.Assessed, sdk.Assessment{Score: &score})
 			if o.traits.Form == sdk.FormPointwise {
 				o.asked = append(o.asked, c.ID+text)
+				v.Cost++
 			}
 		}
 		for _, p := range c.Pairs {
@@ -165,6 +166,27 @@ func TestAFailedCallCostsItsOwnComparisonsOnly(t *testing.T) {
 	for i := range want {
 		if got[i].Asked != want[i].Asked || got[i].Cost != want[i].Cost || *got[i].Raw[0][1] != *want[i].Raw[0][1] {
 			t.Errorf("group %d: %+v, want %+v", i, got[i], want[i])
+		}
+	}
+}
+
+// What an oracle takes for an answer is counted once, however many pairs the answer is for; a later iteration pays for the
+// rest only.
+func TestAnAnswersCostIsCountedOnce(t *testing.T) {
+	for form, want := range map[sdk.OracleForm][3]float64{
+		sdk.FormPairwise:  {3, 3, 0},
+		sdk.FormPointwise: {3, 1, 0},
+		sdk.FormListwise:  {3, 6, 0},
+	} {
+		o, known := &counted{traits: sdk.OracleTraits{Form: form}}, rundir.NewJudgments()
+		for i, texts := range [][]string{{"a", "b", "c"}, {"a", "b", "c", "d"}, {"a", "b", "c", "d"}} {
+			out, err := o.judge(t, i+1, known).groups(t.Context(), []rundir.GroupRecord{group("p", texts...)}, preference.OpponentsOwn)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if out[0].Cost != want[i] {
+				t.Errorf("%s: iteration %d costs %v, want %v", form, i+1, out[0].Cost, want[i])
+			}
 		}
 	}
 }
