@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"os"
 	"os/exec"
@@ -295,4 +296,42 @@ func TestF36ReadersAreNotInTheWay(t *testing.T) {
 		}
 	}
 	t.Logf("%d looks", looks)
+}
+
+// F6: a checkpoint of a later format, and one that cannot be read, are no damage: the run is not gone on with, and nothing is
+// made again or removed.
+func TestF6ACheckpointThatIsNotDamagedIsLeftAlone(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(t *testing.T, dir string)
+		code   int
+		says   string
+	}{
+		"a later format": {func(t *testing.T, dir string) {
+			path := filepath.Join(dir, "manifest.json")
+			write(t, path, []byte(strings.Replace(string(read(t, path)), `"format":1`, `"format":2`, 1)))
+		}, 2, "manifest.json has format 2, this version reads up to 1"},
+		"unreadable": {func(t *testing.T, dir string) { // as nothing else is for root
+			path := filepath.Join(dir, "model.safetensors")
+			if err := errors.Join(os.Remove(path), os.Symlink("model.safetensors", path)); err != nil {
+				t.Fatal(err)
+			}
+		}, 6, "model.safetensors"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := copyOfTestSize(t)
+			works(t, dir, "run", "kill.lua", "--dir", "r")
+			if err := os.Remove(filepath.Join(dir, "r", "end.json")); err != nil {
+				t.Fatal(err)
+			}
+			checkpoint := filepath.Join(dir, "r", "iter-002", "checkpoint")
+			c.change(t, checkpoint)
+			before := read(t, filepath.Join(dir, "r", "run.jsonl"))
+			if _, errs, code := dno(t, dir, nil, "resume", "r"); code != c.code || !strings.Contains(errs, c.says) {
+				t.Errorf("it exits with %d: %s", code, errs)
+			}
+			if _, err := os.Stat(checkpoint); err != nil || string(read(t, filepath.Join(dir, "r", "run.jsonl"))) != string(before) {
+				t.Errorf("the checkpoint or the record of its iteration is gone: %v", err)
+			}
+		})
+	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/dno-project/dno/core/engine/generate"
 	"github.com/dno-project/dno/core/engine/model"
 	"github.com/dno-project/dno/core/engine/tokenizer"
+	"github.com/dno-project/dno/core/fsx"
 	"github.com/dno-project/dno/core/loop"
 	"github.com/dno-project/dno/sdk"
 )
@@ -180,6 +181,13 @@ func (p *policy) Save(_ context.Context, dir string, position []byte, training b
 
 func (p *policy) Load(_ context.Context, dir string) ([]byte, error) {
 	if err := p.engine.Restore(dir); err != nil {
+		var unread *fs.PathError
+		switch { // only what is known to be damaged is made again
+		case errors.Is(err, fsx.ErrFormat):
+			return nil, sdk.Errorf(sdk.CodeUsage, "%w", err).WithHint("use the version of dno that wrote it, or a later one")
+		case errors.As(err, &unread) && !errors.Is(err, fs.ErrNotExist):
+			return nil, sdk.Errorf(sdk.CodeIO, "%w", err)
+		}
 		return nil, sdk.Errorf(sdk.CodeCorrupt, "%w", err)
 	}
 	position, err := os.ReadFile(filepath.Join(dir, positionFile)) // verified with the rest

@@ -27,6 +27,9 @@ type manifest struct {
 // ErrDamaged is the error of a directory that is not what its manifest says.
 var ErrDamaged = errors.New("it is damaged")
 
+// ErrFormat is the error of a directory that a later version has sealed: it may be whole.
+var ErrFormat = errors.New("it is of a later version")
+
 // Seal writes a manifest of the files in dir, which has no folders: their names and checksums. It belongs
 // at the end of what [WriteDir] fills a directory with.
 func Seal(dir string) error {
@@ -48,7 +51,7 @@ func Seal(dir string) error {
 }
 
 // Verify holds the files of a sealed directory against its manifest. Errors: [ErrDamaged], with the file;
-// fs.ErrNotExist where there is no such directory; one that says so for a manifest of a later format.
+// fs.ErrNotExist where there is no such directory; [ErrFormat].
 func Verify(dir string) error {
 	if _, err := os.Stat(dir); err != nil {
 		return err
@@ -66,7 +69,7 @@ func Verify(dir string) error {
 		return fmt.Errorf("%w: %s is no manifest", ErrDamaged, filepath.Join(dir, ManifestFile))
 	}
 	if m.Format > manifestFormat {
-		return fmt.Errorf("%s has format %d, this version reads up to %d", filepath.Join(dir, ManifestFile), m.Format, manifestFormat)
+		return fmt.Errorf("%w: %s has format %d, this version reads up to %d", ErrFormat, filepath.Join(dir, ManifestFile), m.Format, manifestFormat)
 	}
 	for name, want := range m.Files {
 		path := filepath.Join(dir, name)

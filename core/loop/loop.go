@@ -39,8 +39,8 @@ type Policy interface {
 	// Save writes a checkpoint directory, all or nothing: the weights, the bytes that the caller wants to find
 	// again with them and, for training to go on, the optimizer's state.
 	Save(ctx context.Context, dir string, position []byte, training bool) error
-	// Load reads one, verified. Errors: [sdk.CodeCorrupt] for one that is damaged or not there; the policy
-	// is then as it was.
+	// Load reads one, verified. Errors: [sdk.CodeCorrupt] for one that is damaged or not there, which may be made
+	// again; other codes for one that may be whole. The policy is then as it was.
 	Load(ctx context.Context, dir string) (position []byte, err error)
 	// Fingerprint is the sha256 of the weights, in hex.
 	Fingerprint() string
