@@ -4,12 +4,11 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
-
-	"os"
 
 	"github.com/dno-project/dno/core/fsx"
 	"github.com/dno-project/dno/core/rundir"

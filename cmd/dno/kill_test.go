@@ -136,15 +136,15 @@ func TestF1KilledAtAnyMomentOfTheDefaultRun(t *testing.T) {
 	killAtAnyMoment(t, n, 5, func(string) {}, "run", "--dir", "r")
 }
 
-// killAtAnyMoment kills a run n times, each in a folder that make has made. The run has some iterations, π_1's included.
-func killAtAnyMoment(t *testing.T, n, iterations int, make func(dir string), args ...string) {
+// killAtAnyMoment kills a run n times, each in a folder that prepare has filled. The run has some iterations, π_1's included.
+func killAtAnyMoment(t *testing.T, n, iterations int, prepare func(dir string), args ...string) {
 	type span struct {
 		stage string
 		took  time.Duration
 	}
 	var spans []span
 	base := t.TempDir()
-	make(base)
+	prepare(base)
 	start := time.Now()
 	began := start
 	out, err := watched(base, func(event, stage string) {
@@ -169,7 +169,7 @@ func killAtAnyMoment(t *testing.T, n, iterations int, make func(dir string), arg
 		t.Run(fmt.Sprintf("%d %s", i, s.stage), func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
-			make(dir)
+			prepare(dir)
 			var once sync.Once
 			out, err := watched(dir, func(event, stage string) {
 				if event == "started" && stage == s.stage {

@@ -33,16 +33,21 @@ func latestRun() (string, error) {
 	return best, nil
 }
 
+// runOf is the run directory that the arguments name, or the latest.
+func runOf(args []string) (string, error) {
+	if len(args) == 0 {
+		return latestRun()
+	}
+	return args[0], nil
+}
+
 // openRead opens the run that the arguments name, or the latest.
 func openRead(args []string) (*rundir.Run, error) {
-	if len(args) == 0 {
-		dir, err := latestRun()
-		if err != nil {
-			return nil, err
-		}
-		args = []string{dir}
+	dir, err := runOf(args)
+	if err != nil {
+		return nil, err
 	}
-	return rundir.Read(args[0])
+	return rundir.Read(dir)
 }
 
 func (a *app) reportCommand() *cobra.Command {

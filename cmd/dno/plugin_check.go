@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dno-project/dno/core/fsx"
 	"github.com/dno-project/dno/core/host"
 	"github.com/dno-project/dno/core/report"
 	"github.com/dno-project/dno/sdk"
@@ -85,7 +86,7 @@ func (a *app) pluginCheck(ctx context.Context, in pluginCheck) error {
 	}
 	sum := ""
 	if path != "" {
-		if sum, err = host.SumFile(path); err != nil {
+		if sum, err = fsx.SumFile(path); err != nil {
 			return sdk.Errorf(sdk.CodeUsage, "check %s: %w", in.target, err)
 		}
 		a.log.Info("running " + in.target)

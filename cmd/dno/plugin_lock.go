@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/dno-project/dno/core/fsx"
 	"github.com/dno-project/dno/core/host"
 	"github.com/dno-project/dno/core/report"
 	"github.com/dno-project/dno/plugins"
@@ -33,7 +34,7 @@ func (a *app) pluginInstall(ctx context.Context, path string) error {
 	if m == nil {
 		return sdk.Errorf(sdk.CodeUsage, "install %s: a plugin's executable is named dno-<kind>-<name>, kind being oracle, loss or sampler", path)
 	}
-	sum, err := host.SumFile(path)
+	sum, err := fsx.SumFile(path)
 	if err != nil {
 		return sdk.Errorf(sdk.CodeUsage, "install %s: %w", path, err)
 	}
@@ -272,6 +273,6 @@ func (f found) isPinnedBy(p host.Pin) bool {
 	if locate(p.Path, ".") == locate(f.Path, ".") {
 		return true // changed or not: that is said of the pin
 	}
-	sum, err := host.SumFile(f.Path)
+	sum, err := fsx.SumFile(f.Path)
 	return err == nil && sum == p.SHA256
 }

@@ -18,14 +18,10 @@ and the next resume repairs it.`,
 		Example: "  dno fsck runs/dno-1",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				dir, err := latestRun()
-				if err != nil {
-					return err
-				}
-				args = []string{dir}
+			dir, err := runOf(args)
+			if err != nil {
+				return err
 			}
-			dir := args[0]
 			found, err := rundir.Fsck(dir)
 			if err != nil {
 				return err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/dno-project/dno/core/loop"
 	"github.com/dno-project/dno/core/rundir"
@@ -47,11 +48,9 @@ func (a *app) replay(ctx context.Context, run *rundir.Run, out string) error {
 	if err != nil {
 		return err
 	}
-	for key, now := range pins {
-		if was := began.Values[key]; was != now {
-			return sdk.Errorf(sdk.CodeUsage, "replay %s: its %s was %.24q, it is %.24q", run.Dir(), key, was, now).
-				WithHint("a run can be replayed only with what it was made of")
-		}
+	if _, differ := began.Differ(pins); len(differ) > 0 {
+		return sdk.Errorf(sdk.CodeUsage, "replay %s: what it depends on has changed: %s", run.Dir(), strings.Join(differ, "; ")).
+			WithHint("a run can be replayed only with what it was made of")
 	}
 	done, err := run.Iterations()
 	if err != nil {
@@ -114,7 +113,7 @@ func (u until) Plan(ctx context.Context, t int, history []rundir.IterationRecord
 // compareRuns compares all files of the finished iterations, and what each iteration's record says but for wall time.
 func compareRuns(run, fresh *rundir.Run, iterations int) (compared int, err error) {
 	differs := func(path, how string) error {
-		return sdk.Errorf(sdk.CodeCorrupt, "replay %s: %s", run.Dir(), fmt.Sprintf("%s %s", path, how)).
+		return sdk.Errorf(sdk.CodeCorrupt, "replay %s: %s %s", run.Dir(), path, how).
 			WithHint("it was changed, or made by other means than its run.lock says")
 	}
 	for t := range iterations {

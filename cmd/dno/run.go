@@ -66,14 +66,11 @@ changed the run is not gone on with, unless --allow-change names it; the change 
 		Example: "  dno resume\n  dno resume runs/dno-1\n  dno resume runs/dno-1 --allow-change version",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				dir, err := latestRun()
-				if err != nil {
-					return err
-				}
-				args = []string{dir}
+			dir, err := runOf(args)
+			if err != nil {
+				return err
 			}
-			return a.resume(c.Context(), args[0], allow)
+			return a.resume(c.Context(), dir, allow)
 		},
 	}
 	c.Flags().StringArrayVar(&allow, "allow-change", nil, "a key of run.lock whose value may differ; may be repeated")

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/dno-project/dno/core/engine/kernel"
+	"github.com/dno-project/dno/core/fsx"
 	"github.com/dno-project/dno/core/host"
 	"github.com/dno-project/dno/core/loop"
 	"github.com/dno-project/dno/core/rundir"
@@ -173,7 +174,7 @@ func opened[T sdk.Plugin](p loop.Plugin, open func() (T, host.Running, error)) (
 			continue // what is wrong with it the plugin says best
 		}
 		name, _ := rec.Settings[s.Name].(string)
-		if rec.Files[name], err = host.SumFile(path); err != nil {
+		if rec.Files[name], err = fsx.SumFile(path); err != nil {
 			return plugin, rec, sdk.Errorf(sdk.CodeIO, "read %s of %s %q: %w", s.Name, rec.Kind, rec.Name, err)
 		}
 	}

@@ -85,9 +85,7 @@ func Put(path string, data []byte) error {
 }
 
 // MkdirAll makes a directory and those above it that are missing, durably.
-func MkdirAll(path string) error { return mkdirAll(system, path) }
-
-func mkdirAll(disk ops, path string) error {
+func MkdirAll(path string) error {
 	info, err := os.Stat(path)
 	switch {
 	case err == nil && info.IsDir():
@@ -98,14 +96,14 @@ func mkdirAll(disk ops, path string) error {
 		return failed("look for", path, err)
 	}
 	if dir, _ := split(path); dir != path {
-		if err := mkdirAll(disk, dir); err != nil {
+		if err := MkdirAll(dir); err != nil {
 			return err
 		}
 	}
-	if err := disk.mkdir(path); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := system.mkdir(path); err != nil && !errors.Is(err, fs.ErrExist) {
 		return failed("make the directory", path, err)
 	}
-	return syncParent(disk, path)
+	return syncParent(system, path)
 }
 
 // syncTree fsyncs every file and directory under root, a directory after what is in it.

@@ -38,15 +38,10 @@ func writeFile(disk ops, path string, data []byte, perm fs.FileMode) error {
 	return f.Commit()
 }
 
-// Remove removes the file at path, durably. That there is none is no error.
-func Remove(path string) error { return RemoveAll(path) }
-
 // RemoveAll removes the file or directory at path, durably. That there is none is no error. A directory that
 // a crash leaves half removed has another name.
-func RemoveAll(path string) error { return removeAll(system, path) }
-
-func removeAll(disk ops, path string) error {
-	if err := sweep(disk, path); err != nil { // it may bring the path back
+func RemoveAll(path string) error {
+	if err := sweep(system, path); err != nil { // it may bring the path back
 		return err
 	}
 	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
@@ -55,13 +50,13 @@ func removeAll(disk ops, path string) error {
 		return failed("look for", path, err)
 	}
 	old := beside(path, "tmp")
-	if err := disk.rename(path, old); err != nil {
+	if err := system.rename(path, old); err != nil {
 		return failed("remove", path, err)
 	}
-	if err := syncParent(disk, path); err != nil {
+	if err := syncParent(system, path); err != nil {
 		return err
 	}
-	if err := disk.removeAll(old); err != nil {
+	if err := system.removeAll(old); err != nil {
 		return failed("remove", path, err)
 	}
 	return nil
@@ -149,16 +144,14 @@ func (f *File) Abort() {
 func Recover(path string) error { return sweep(system, path) }
 
 // Tidy does what [Recover] does for all that is in dir.
-func Tidy(dir string) error { return tidy(system, dir) }
-
-func tidy(disk ops, dir string) error {
+func Tidy(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return failed("list", dir, err)
 	}
 	for _, e := range entries {
 		if base := unfinished(e.Name()); base != "" {
-			if err := sweep(disk, filepath.Join(dir, base)); err != nil {
+			if err := sweep(system, filepath.Join(dir, base)); err != nil {
 				return err
 			}
 		}

@@ -39,7 +39,7 @@ func Seal(dir string) error {
 	}
 	m := manifest{Format: manifestFormat, Files: map[string]string{}}
 	for _, e := range entries {
-		if m.Files[e.Name()], err = sumFile(filepath.Join(dir, e.Name())); err != nil {
+		if m.Files[e.Name()], err = SumFile(filepath.Join(dir, e.Name())); err != nil {
 			return failed("hash", filepath.Join(dir, e.Name()), err)
 		}
 	}
@@ -76,7 +76,7 @@ func Verify(dir string) error {
 		if filepath.Base(name) != name {
 			return fmt.Errorf("%w: %s names %q, which is no file of it", ErrDamaged, filepath.Join(dir, ManifestFile), name)
 		}
-		switch have, err := sumFile(path); {
+		switch have, err := SumFile(path); {
 		case errors.Is(err, fs.ErrNotExist):
 			return fmt.Errorf("%w: %s is missing", ErrDamaged, path)
 		case err != nil:
@@ -88,7 +88,8 @@ func Verify(dir string) error {
 	return nil
 }
 
-func sumFile(path string) (string, error) {
+// SumFile returns the hex sha256 of a file.
+func SumFile(path string) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return "", err

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dno-project/dno/core/fsx"
 	"github.com/dno-project/dno/sdk"
 	"github.com/dno-project/dno/sdk/wire"
 )
@@ -226,7 +227,7 @@ func TestF32ASwappedExecutableNeverRuns(t *testing.T) {
 		}
 	}
 	put("honest")
-	sum, err := SumFile(path)
+	sum, err := fsx.SumFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dno-project/dno/core/fsx"
 	"github.com/dno-project/dno/sdk"
 )
 
@@ -38,7 +39,7 @@ func thirdParty(t testing.TB, kind sdk.Kind, name string) (dir, path, sum string
 	if err := out.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if sum, err = SumFile(path); err != nil {
+	if sum, err = fsx.SumFile(path); err != nil {
 		t.Fatal(err)
 	}
 	return dir, path, sum
@@ -52,7 +53,7 @@ func refusedParty(t *testing.T) (dir, path, sum string) {
 	if err := os.WriteFile(path, []byte("#!/bin/sh\nexit 1\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	sum, err := SumFile(path)
+	sum, err := fsx.SumFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -242,7 +243,7 @@ func replaced(t *testing.T, path string, l *Lock, content string) string {
 	if err := os.WriteFile(path, []byte(content), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	sum, err := SumFile(path)
+	sum, err := fsx.SumFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}

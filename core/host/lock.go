@@ -150,7 +150,7 @@ func (p Pin) Verify(dir string) (PinState, error) {
 	} else if err != nil {
 		return PinUnfit, err
 	}
-	sum, err := SumFile(path)
+	sum, err := fsx.SumFile(path)
 	if err != nil {
 		return PinUnfit, err
 	}

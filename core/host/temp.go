@@ -114,17 +114,3 @@ func (t *tempDir) copyTo(dir, name, path string) (sum string, err error) {
 	_, err = io.Copy(io.MultiWriter(out, hash), in)
 	return hex.EncodeToString(hash.Sum(nil)), errors.Join(err, out.Close())
 }
-
-// SumFile returns the hex sha256 of a file, as dno.lock pins it.
-func SumFile(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = f.Close() }()
-	hash := sha256.New()
-	if _, err := io.Copy(hash, f); err != nil {
-		return "", err
-	}
-	return hex.EncodeToString(hash.Sum(nil)), nil
-}

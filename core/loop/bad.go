@@ -10,7 +10,7 @@ import (
 // After so many steps in a row without an update a run stops: more would change nothing.
 const maxBadSteps = 3
 
-// badBatch is one file of bad/: what a step was about that could not be made. Numbers are texts, as they may be NaN.
+// badBatch is bad-step-N.json: what a step was about that could not be made. Numbers are texts, as they may be NaN.
 type badBatch struct {
 	Step        int        `json:"step"`
 	Error       string     `json:"error"`

@@ -31,7 +31,7 @@ func TestALossOnTokensTrainsLikeOneOnSums(t *testing.T) {
 	var prints []string
 	for _, loss := range []sdk.Loss{newDPO(), onTokens{newDPO()}} {
 		l, policy, oracle := newLoop(t, create(t), testPlan())
-		l.Plugins = plugins{oracle, loss}
+		l.Plugins = plugins{oracle: oracle, loss: loss}
 		start := policy.Fingerprint()
 		if err := l.Execute(t.Context()); err != nil {
 			t.Fatal(err)
@@ -68,7 +68,7 @@ func TestALossOfMismatchedPairsSeesThem(t *testing.T) {
 	for _, traits := range []sdk.LossTraits{{Mismatched: true}, {Mismatched: true, NoReference: true}, {}} {
 		loss := &watched{Loss: newDPO(), traits: traits}
 		l, _, oracle := newLoop(t, create(t), testPlan())
-		l.Plugins = plugins{oracle, loss}
+		l.Plugins = plugins{oracle: oracle, loss: loss}
 		if err := l.Execute(t.Context()); err != nil {
 			t.Fatal(err)
 		}

@@ -20,7 +20,7 @@ func Recorded(run *rundir.Run, live Plugins, seed uint64) (Plugins, error) {
 		return nil, err
 	}
 	for _, rec := range opened {
-		r.known[string(rec.Plugin.Kind)+rec.Wanted] = rec
+		r.known[rec.ID()] = rec
 	}
 	done, err := run.Iterations()
 	if err != nil {
@@ -57,7 +57,7 @@ func (r recorded) find(kind sdk.Kind, p Plugin) (rundir.OpenedRecord, error) {
 	if err != nil {
 		return rundir.OpenedRecord{}, err
 	}
-	rec, ok := r.known[string(kind)+string(wanted)]
+	rec, ok := r.known[rundir.OpenedRecord{Wanted: string(wanted), Plugin: rundir.PluginRecord{Kind: kind}}.ID()]
 	if !ok {
 		return rec, sdk.Errorf(sdk.CodeCorrupt, "replay: the run has never opened %s %q with these settings", kind, p.Name)
 	}
@@ -71,10 +71,10 @@ func (r recorded) Oracle(_ context.Context, p Plugin) (sdk.Oracle, rundir.Plugin
 
 func (r recorded) Sampler(ctx context.Context, p Plugin) (sdk.Sampler, rundir.PluginRecord, error) {
 	rec, err := r.find(sdk.KindSampler, p)
-	if err != nil || rec.Manifest.Sampler.UsesGenerator {
-		if err != nil {
-			return nil, rec.Plugin, err
-		}
+	switch {
+	case err != nil:
+		return nil, rec.Plugin, err
+	case rec.Manifest.Sampler.UsesGenerator:
 		return r.Plugins.Sampler(ctx, p)
 	}
 	return recordedSampler{plugin{rec.Manifest}, r.drawn}, rec.Plugin, nil

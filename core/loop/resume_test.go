@@ -45,7 +45,7 @@ func TestF7AStepThatIsNotFiniteIsSkipped(t *testing.T) {
 	run := create(t)
 	l, _, oracle := newLoop(t, run, smallSteps())
 	l.Experiment.Iterations = 1
-	l.Plugins = plugins{oracle, &sick{Loss: newDPO(), bad: func(n int) bool { return n == 2 || n == 3 }}}
+	l.Plugins = plugins{oracle: oracle, loss: &sick{Loss: newDPO(), bad: func(n int) bool { return n == 2 || n == 3 }}}
 	if err := l.Execute(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +75,7 @@ func TestF7AStepThatIsNotFiniteIsSkipped(t *testing.T) {
 
 	run = create(t)
 	l, policy, oracle := newLoop(t, run, smallSteps())
-	l.Plugins = plugins{oracle, &sick{Loss: newDPO(), bad: func(n int) bool { return n == 2 || n > 4 }}}
+	l.Plugins = plugins{oracle: oracle, loss: &sick{Loss: newDPO(), bad: func(n int) bool { return n == 2 || n > 4 }}}
 	err = l.Execute(t.Context())
 	if sdk.CodeOf(err) != sdk.CodeNumeric || !strings.Contains(err.Error(), "3 steps in a row") {
 		t.Fatalf("code %d: %v", sdk.CodeOf(err), err)
@@ -313,21 +313,12 @@ func (s same) Sample(_ context.Context, req sdk.SampleRequest, _ sdk.Generator) 
 	return out, nil
 }
 
-type withSampler struct {
-	plugins
-	sampler sdk.Sampler
-}
-
-func (p withSampler) Sampler(context.Context, Plugin) (sdk.Sampler, rundir.PluginRecord, error) {
-	return p.sampler, rundir.PluginRecord{Kind: sdk.KindSampler, Name: "same"}, nil
-}
-
 // F16: samples that are all alike are not asked about, and an iteration without pairs ends the run and says why.
 func TestF16SamplesThatAreAllTheSame(t *testing.T) {
 	for _, text := range []string{"5", ""} {
 		run := create(t)
 		l, _, oracle := newLoop(t, run, testPlan())
-		l.Plugins = withSampler{plugins{oracle: oracle}, same{text}}
+		l.Plugins = plugins{oracle: oracle, all: same{text}}
 		err := l.Execute(t.Context())
 		if sdk.CodeOf(err) != sdk.CodeOracle || !strings.Contains(err.Error(), "it has no pairs") {
 			t.Errorf("%q: code %d: %v", text, sdk.CodeOf(err), err)

@@ -12,6 +12,9 @@ type OpenedRecord struct {
 	Manifest sdk.Manifest `json:"manifest"`
 }
 
+// ID names what was asked for: a kind, with the plan's entry.
+func (rec OpenedRecord) ID() string { return string(rec.Plugin.Kind) + rec.Wanted }
+
 // Opened notes that a plugin was opened; what is noted already is not noted again.
 func (r *Run) Opened(rec OpenedRecord) error {
 	r.pinning.Lock()
@@ -23,11 +26,10 @@ func (r *Run) Opened(rec OpenedRecord) error {
 		}
 		r.opened = map[string]bool{}
 		for _, k := range known {
-			r.opened[string(k.Plugin.Kind)+k.Wanted] = true
+			r.opened[k.ID()] = true
 		}
 	}
-	key := string(rec.Plugin.Kind) + rec.Wanted
-	if r.opened[key] {
+	if r.opened[rec.ID()] {
 		return nil
 	}
 	log, _, err := OpenLog[OpenedRecord](r.path(OpenedFile))
@@ -38,7 +40,7 @@ func (r *Run) Opened(rec OpenedRecord) error {
 	if err := log.Append(rec); err != nil {
 		return err
 	}
-	r.opened[key] = true
+	r.opened[rec.ID()] = true
 	return nil
 }
 

@@ -38,6 +38,18 @@ func (r *Run) Pins() (Pins, error) {
 	return p, err
 }
 
+// Differ says, one text a key and in their order, which of the values are others than those noted; a key that is not noted
+// differs from nothing.
+func (p Pins) Differ(values map[string]string) (keys, texts []string) {
+	for _, key := range slices.Sorted(maps.Keys(values)) {
+		if was, known := p.Values[key]; known && was != values[key] {
+			keys = append(keys, key)
+			texts = append(texts, fmt.Sprintf("%s is %s, it was %s", key, show(values[key]), show(was)))
+		}
+	}
+	return keys, texts
+}
+
 // Allow lets the values of keys differ from what the run began with. A key that the run does not have is
 // an error with [sdk.CodeUsage].
 func (r *Run) Allow(keys ...string) error {
@@ -71,27 +83,22 @@ func (r *Run) Pin(values map[string]string) error {
 	if err != nil {
 		return err
 	}
-	changed := false
-	var differ, keys []string
-	for _, key := range slices.Sorted(maps.Keys(values)) {
-		have, known := p.Values[key]
-		switch want := values[key]; {
-		case known && have == want:
-		case known && !slices.Contains(r.allowed, key):
-			differ = append(differ, fmt.Sprintf("%s is %s, it was %s", key, show(want), show(have)))
-			keys = append(keys, "--allow-change "+key)
-		default:
-			if known {
-				p.Changes = append(p.Changes, PinChange{Key: key, From: have, To: want, Time: time.Now().Format(time.RFC3339)})
-			}
-			p.Values[key], changed = want, true
+	keys, texts := p.Differ(values)
+	var refused, flags []string
+	for i, key := range keys {
+		if slices.Contains(r.allowed, key) {
+			p.Changes = append(p.Changes, PinChange{Key: key, From: p.Values[key], To: values[key], Time: time.Now().Format(time.RFC3339)})
+			continue
 		}
+		refused, flags = append(refused, texts[i]), append(flags, "--allow-change "+key)
 	}
-	switch {
-	case len(differ) > 0:
-		return sdk.Errorf(sdk.CodeUsage, "go on with the run in %s: what it depends on has changed: %s", r.dir, strings.Join(differ, "; ")).
-			WithHint("put back what it was, start a new run, or accept other results from here on: dno resume %s %s", r.dir, strings.Join(keys, " "))
-	case !changed:
+	if len(refused) > 0 {
+		return sdk.Errorf(sdk.CodeUsage, "go on with the run in %s: what it depends on has changed: %s", r.dir, strings.Join(refused, "; ")).
+			WithHint("put back what it was, start a new run, or accept other results from here on: dno resume %s %s", r.dir, strings.Join(flags, " "))
+	}
+	noted := len(p.Values)
+	maps.Copy(p.Values, values)
+	if len(keys) == 0 && len(p.Values) == noted {
 		return nil
 	}
 	return writeRecord(r.path(PinsFile), p)

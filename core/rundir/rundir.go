@@ -255,7 +255,7 @@ func (r *Run) Undo(t int) error {
 	if err := WriteLog(r.path("run.jsonl"), done[:min(len(done), t+1)]); err != nil {
 		return err
 	}
-	if err := fsx.Remove(r.path("end.json")); err != nil {
+	if err := fsx.RemoveAll(r.path("end.json")); err != nil {
 		return ioError(err)
 	}
 	for s := t + 1; s < len(done); s++ {
@@ -325,7 +325,7 @@ func (it Iteration) Tidy() error {
 			return err
 		}
 	}
-	if err := fsx.Remove(it.Path(DrawsFile)); err != nil {
+	if err := fsx.RemoveAll(it.Path(DrawsFile)); err != nil {
 		return ioError(err)
 	}
 	return ioError(fsx.Tidy(it.dir))
