@@ -249,3 +249,28 @@ func TestWeightsThatAreNotFiniteAreNotSaved(t *testing.T) {
 		}
 	}
 }
+
+// FuzzState: any state.json is refused, or gives settings that pass and an optimizer that makes a step.
+func FuzzState(f *testing.F) {
+	good := fresh(f, false)
+	must(f, good.StartOptimizer(adam))
+	dir := filepath.Join(f.TempDir(), "checkpoint")
+	must(f, good.Save(dir, SaveOptions{Optimizer: true}))
+	data, err := os.ReadFile(filepath.Join(dir, stateFile))
+	must(f, err)
+	f.Add(data)
+	for _, s := range []string{``, `null`, `{"step":1e99}`, `{"step":9223372036854775807,"optimizer":{"beta1":0.9}}`} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		must(t, os.WriteFile(filepath.Join(dir, stateFile), data, 0o600))
+		solver, settings, err := good.readOptimizer(dir)
+		if err != nil {
+			return
+		}
+		must(t, settings.validate())
+		if solver == nil || solver.AdamW.State().Step < 0 {
+			t.Errorf("the state %q gives the optimizer %+v", data, solver)
+		}
+	})
+}

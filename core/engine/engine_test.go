@@ -24,14 +24,14 @@ var ctx = context.Background()
 const tinyDir = "testdata/golden/arch/llama_gqa_untied"
 
 // tinyFiles are a tokenizer of 320 tokens, whose completions end with id 1.
-func tinyFiles(t *testing.T) fs.FS { return os.DirFS(filepath.FromSlash(tinyDir)) }
+func tinyFiles(t testing.TB) fs.FS { return os.DirFS(filepath.FromSlash(tinyDir)) }
 
 func tiny(tied bool) model.Config {
 	return model.Config{Vocab: 320, Width: 24, FFN: 40, Layers: 2, Heads: 4, KVHeads: 2, HeadDim: 6, MaxPositions: 128, NormEps: 1e-5,
 		Rope: model.Rope{Theta: 10000, Type: "default"}, Tied: tied, InitStd: 0.3, BOS: 2, Pad: 0, EOS: []int32{1}}
 }
 
-func fresh(t *testing.T, tied bool) *Engine {
+func fresh(t testing.TB, tied bool) *Engine {
 	t.Helper()
 	e, err := New(tiny(tied), tinyFiles(t), 5)
 	must(t, err)

@@ -220,7 +220,7 @@ func near(t *testing.T, step int, what string, got, want, tolerance float64) {
 	}
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)

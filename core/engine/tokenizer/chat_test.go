@@ -110,3 +110,31 @@ func TestChatRefuses(t *testing.T) {
 		})
 	}
 }
+
+// FuzzNewChat: any tokenizer_config.json is refused or gives a chat whose ids the tokenizer has, and whose
+// completions end.
+func FuzzNewChat(f *testing.F) {
+	for _, config := range []string{
+		`{"eos_token":"<eos>","bos_token":"<bos>"}`, `{"eos_token":{"content":"<eos>"},"bos_token":null,"add_bos_token":false}`,
+		`{"eos_token":"a","chat_template":[{"name":"default","template":"x"}]}`, `{"eos_token":{"content":{}}}`, `{"eos_token":""}`,
+	} {
+		f.Add([]byte(config), []byte(nil), "ab <bos>")
+	}
+	f.Add([]byte(`{"eos_token":"<eos>"}`), []byte(PlainTemplate+"\n"), "\xff")
+	tok := mustLoad(f, tiny(nil))
+	f.Fuzz(func(t *testing.T, config, jinja []byte, text string) {
+		chat, err := NewChat(config, jinja, tok)
+		if err != nil {
+			return
+		}
+		completion := chat.EncodeCompletion(text)
+		if completion[len(completion)-1] != chat.EOS() {
+			t.Errorf("the completion %v does not end with %d", completion, chat.EOS())
+		}
+		for _, id := range append(completion, chat.Prompt([]Message{{"user", text}})...) {
+			if id < 0 || int(id) >= tok.VocabSize() {
+				t.Errorf("%q gives the id %d", text, id)
+			}
+		}
+	})
+}
