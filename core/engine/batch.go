@@ -1,8 +1,10 @@
 package engine
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/dno-project/dno/core/engine/graph"
 	"github.com/dno-project/dno/core/engine/model"
@@ -13,9 +15,6 @@ import (
 type Sequence struct {
 	Prompt, Completion []int32
 }
-
-// rows returns how many rows a sequence takes in a batch: nothing is predicted from its last token.
-func (s Sequence) rows() int { return len(s.Prompt) + len(s.Completion) - 1 }
 
 // check returns an [ErrInput] naming the first sequence that the model cannot take.
 func check(c model.Config, seqs []Sequence) error {
@@ -46,31 +45,68 @@ func misfit(c model.Config, seqs []Sequence) error {
 	return nil
 }
 
-// split cuts seqs into the fewest runs of about equal size with at most limit rows each, in their order; a
-// sequence that is longer than the limit stands alone. Each [2]int is a half-open range.
-func split(seqs []Sequence, limit int) [][2]int {
-	total := 0
-	for _, s := range seqs {
-		total += s.rows()
-	}
-	share := min(limit, total/(total/limit+1)+1) // close to total/parts, so that no run is a small rest
-	var runs [][2]int
-	first, rows := 0, 0
+// arrange returns the indices of seqs such that those of equal prompts follow one another, in the order in which the
+// prompts come first.
+func arrange(seqs []Sequence) []int {
+	groups, key := make(map[string]int), []byte(nil)
+	order, group := make([]int, len(seqs)), make([]int, len(seqs))
 	for i, s := range seqs {
-		if i > first && (rows+s.rows() > limit || rows >= share) {
-			runs = append(runs, [2]int{first, i})
-			first, rows = i, 0
+		key = key[:0]
+		for _, id := range s.Prompt {
+			key = binary.LittleEndian.AppendUint32(key, uint32(id))
 		}
-		rows += s.rows()
+		g, ok := groups[string(key)]
+		if !ok {
+			g = len(groups)
+			groups[string(key)] = g
+		}
+		order[i], group[i] = i, g
 	}
-	return append(runs, [2]int{first, len(seqs)})
+	slices.SortStableFunc(order, func(i, j int) int { return group[i] - group[j] })
+	return order
 }
 
-// pack fills b with seqs.
-func pack(b *graph.Batch, seqs []Sequence) {
+// rowsAdded returns how many rows seqs[order[i]] adds to a batch that ends with the sequence before it in order, or that is
+// new: a prompt that is there already is shared, and nothing is predicted from the last token.
+func rowsAdded(seqs []Sequence, order []int, i int, fresh bool) int {
+	s := seqs[order[i]]
+	if !fresh && slices.Equal(seqs[order[i-1]].Prompt, s.Prompt) {
+		return len(s.Completion) - 1
+	}
+	return len(s.Prompt) + len(s.Completion) - 1
+}
+
+// split cuts an order of seqs into the fewest runs of about equal size with at most limit rows each; a sequence that
+// is longer than the limit stands alone.
+func split(seqs []Sequence, order []int, limit int) [][]int {
+	total := 0
+	for i := range order {
+		total += rowsAdded(seqs, order, i, i == 0)
+	}
+	share := min(limit, total/(total/limit+1)+1) // close to total/parts, so that no run is a small rest
+	var runs [][]int
+	first, sum := 0, 0
+	for i := range order {
+		n := rowsAdded(seqs, order, i, i == first)
+		if i > first && (sum+n > limit || sum >= share) {
+			runs = append(runs, order[first:i])
+			first, sum, n = i, 0, rowsAdded(seqs, order, i, true)
+		}
+		sum += n
+	}
+	return append(runs, order[first:])
+}
+
+// pack fills b with seqs in an order.
+func pack(b *graph.Batch, seqs []Sequence, order []int) {
 	b.Reset()
-	for _, s := range seqs {
-		b.Add(s.Prompt, s.Completion)
+	var completions [][]int32
+	for i, at := range order {
+		completions = append(completions, seqs[at].Completion)
+		if i == len(order)-1 || !slices.Equal(seqs[at].Prompt, seqs[order[i+1]].Prompt) {
+			b.Add(seqs[at].Prompt, completions...)
+			completions = completions[:0]
+		}
 	}
 }
 

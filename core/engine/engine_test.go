@@ -15,6 +15,7 @@ import (
 	"testing/fstest"
 
 	"github.com/dno-project/dno/core/engine/generate"
+	"github.com/dno-project/dno/core/engine/graph"
 	"github.com/dno-project/dno/core/engine/model"
 	"github.com/dno-project/dno/core/engine/tokenizer"
 )
@@ -40,7 +41,7 @@ func fresh(t testing.TB, tied bool) *Engine {
 
 var adam = OptimizerConfig{Beta1: 0.9, Beta2: 0.95, Eps: 1e-8, WeightDecay: 0.01, Clip: 1}
 
-// draw returns n sequences of 4 to 43 random tokens.
+// draw returns n sequences of 4 to 43 random tokens; some have the prompt of an earlier one.
 func draw(n int) []Sequence {
 	rng := rand.New(rand.NewPCG(1, 2))
 	var out []Sequence
@@ -50,7 +51,11 @@ func draw(n int) []Sequence {
 			ids[i] = int32(rng.IntN(320))
 		}
 		p := 1 + rng.IntN(len(ids)-2)
-		out = append(out, Sequence{ids[:p], ids[p:]})
+		s := Sequence{ids[:p], ids[p:]}
+		if len(out) > 0 && rng.IntN(2) == 0 {
+			s.Prompt = out[rng.IntN(len(out))].Prompt
+		}
+		out = append(out, s)
 	}
 	return out
 }
@@ -376,26 +381,78 @@ func TestTrainingLearns(t *testing.T) {
 	}
 }
 
-func TestSplitCoversAllWithinTheLimit(t *testing.T) {
-	seqs := draw(200)
-	for _, limit := range []int{1, 20, 100, 1000, 1 << 20} {
-		next := 0
-		for _, r := range split(seqs, limit) {
-			rows := 0
-			for _, s := range seqs[r[0]:r[1]] {
-				rows += s.rows()
-			}
-			if r[0] != next || r[1] <= r[0] || (rows > limit && r[1]-r[0] > 1) {
-				t.Fatalf("limit %d: the run %v has %d rows and should begin at %d", limit, r, rows, next)
-			}
-			next = r[1]
-		}
-		if next != len(seqs) {
-			t.Errorf("limit %d: %d of %d sequences are covered", limit, next, len(seqs))
+// TestSharedPromptsChangeNothing: the log-probabilities are those of each sequence alone, to the bit, and the gradient
+// is that of sequences with prompts of their own.
+func TestSharedPromptsChangeNothing(t *testing.T) {
+	e, seqs := fresh(t, true), draw(40)
+	got, err := e.TokenLogProbs(ctx, seqs)
+	must(t, err)
+	for i := range seqs {
+		alone, err := e.TokenLogProbs(ctx, seqs[i:i+1])
+		must(t, err)
+		if !slices.Equal(got[i], alone[0]) {
+			t.Errorf("sequence %d has other log-probabilities than alone", i)
 		}
 	}
-	if n := len(split(seqs, 1<<20)); n != 1 {
+	pack(&e.batch, seqs, arrange(seqs))
+	sharedRows := e.batch.Rows()
+	train, err := e.model.Train()
+	must(t, err)
+	gradient := func(pack func()) []float32 {
+		pack()
+		e.model.Params().ZeroGrad()
+		_, err := train.Run(ctx, &e.batch, coupled)
+		must(t, err)
+		return slices.Clone(e.model.Params().Grad)
+	}
+	together := gradient(func() { pack(&e.batch, seqs, arrange(seqs)) })
+	apart := gradient(func() {
+		e.batch.Reset()
+		for _, i := range arrange(seqs) {
+			e.batch.Add(seqs[i].Prompt, seqs[i].Completion)
+		}
+	})
+	if e.batch.Rows() <= sharedRows {
+		t.Fatalf("no prompt is shared: %d rows in both", sharedRows)
+	}
+	largest := float32(0)
+	for _, g := range apart {
+		largest = max(largest, g, -g)
+	}
+	for i := range apart {
+		if d := together[i] - apart[i]; max(d, -d) > 1e-5*largest {
+			t.Fatalf("gradient %d is %v with shared prompts, %v without; the largest is %v", i, together[i], apart[i], largest)
+		}
+	}
+}
+
+func TestSplitCoversAllWithinTheLimit(t *testing.T) {
+	seqs := draw(200)
+	order := arrange(seqs)
+	for _, limit := range []int{1, 20, 100, 1000, 1 << 20} {
+		var covered []int
+		for _, run := range split(seqs, order, limit) {
+			var b graph.Batch
+			pack(&b, seqs, run)
+			if len(run) == 0 || (b.Rows() > limit && len(run) > 1) {
+				t.Fatalf("limit %d: the run %v has %d rows", limit, run, b.Rows())
+			}
+			covered = append(covered, run...)
+		}
+		if !slices.Equal(covered, order) {
+			t.Errorf("limit %d: the runs cover %v, want %v", limit, covered, order)
+		}
+	}
+	if n := len(split(seqs, order, 1<<20)); n != 1 {
 		t.Errorf("what fits is cut in %d", n)
+	}
+}
+
+func TestArrangeKeepsEqualPromptsTogether(t *testing.T) {
+	a, b := []int32{1, 2}, []int32{1, 2, 3}
+	seqs := []Sequence{{a, b}, {b, a}, {[]int32{1, 2}, a}, {b, b}, {[]int32{258}, a}, {a, a}}
+	if got, want := arrange(seqs), []int{0, 2, 5, 1, 3, 4}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }
 

@@ -164,8 +164,15 @@ func compareStep0(t *testing.T, dir string, seqs []Sequence, grad []float64, cli
 	other := bare(t, filepath.Join(dir, "init"))
 	train, err := other.model.Train()
 	must(t, err)
-	pack(&other.batch, seqs)
-	_, err = train.Run(context.Background(), &other.batch, func([]float64) (float64, []float64, error) { return 0, grad, nil })
+	order := arrange(seqs)
+	pack(&other.batch, seqs, order)
+	_, err = train.Run(context.Background(), &other.batch, func([]float64) (float64, []float64, error) {
+		arranged := make([]float64, len(grad))
+		for s, i := range order {
+			arranged[s] = grad[i]
+		}
+		return 0, arranged, nil
+	})
 	must(t, err)
 	norm := 0.0
 	for _, g := range other.model.Params().Grad {

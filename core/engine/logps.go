@@ -30,11 +30,11 @@ func (e *Engine) LogProbs(ctx context.Context, seqs []Sequence) ([]float64, erro
 func (e *Engine) TokenLogProbs(ctx context.Context, seqs []Sequence) ([][]float64, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	out := make([][]float64, 0, len(seqs))
-	err := e.eachScored(ctx, seqs, func() {
+	out := make([][]float64, len(seqs))
+	err := e.eachScored(ctx, seqs, func(run []int) {
 		all := e.score.TokenLogProbs()
-		for s := range e.batch.Sequences() {
-			out = append(out, slices.Clone(all[e.batch.ScoredCu[s]:e.batch.ScoredCu[s+1]]))
+		for s, i := range run {
+			out[i] = slices.Clone(all[e.batch.ScoredCu[s]:e.batch.ScoredCu[s+1]])
 		}
 	})
 	if err != nil {
@@ -44,8 +44,12 @@ func (e *Engine) TokenLogProbs(ctx context.Context, seqs []Sequence) ([][]float6
 }
 
 func (e *Engine) logProbs(ctx context.Context, seqs []Sequence) ([]float64, error) {
-	out := make([]float64, 0, len(seqs))
-	if err := e.eachScored(ctx, seqs, func() { out = append(out, e.score.LogProbs()...) }); err != nil {
+	out := make([]float64, len(seqs))
+	if err := e.eachScored(ctx, seqs, func(run []int) {
+		for s, i := range run {
+			out[i] = e.score.LogProbs()[s]
+		}
+	}); err != nil {
 		return nil, err
 	}
 	if i := notFinite(out); i >= 0 {
@@ -54,8 +58,9 @@ func (e *Engine) logProbs(ctx context.Context, seqs []Sequence) ([]float64, erro
 	return out, nil
 }
 
-// eachScored runs the score graph over seqs, a part at a time, and calls collect after each part.
-func (e *Engine) eachScored(ctx context.Context, seqs []Sequence, collect func()) error {
+// eachScored runs the score graph over seqs, a part at a time, and calls collect after each part with the indices of
+// its sequences.
+func (e *Engine) eachScored(ctx context.Context, seqs []Sequence, collect func(run []int)) error {
 	if err := check(e.model.Config, seqs); err != nil {
 		return fmt.Errorf("score: %w", err)
 	}
@@ -69,12 +74,12 @@ func (e *Engine) eachScored(ctx context.Context, seqs []Sequence, collect func()
 		}
 		e.score = g
 	}
-	for _, r := range split(seqs, scoreRows) {
-		pack(&e.batch, seqs[r[0]:r[1]])
+	for _, run := range split(seqs, arrange(seqs), scoreRows) {
+		pack(&e.batch, seqs, run)
 		if err := e.score.Run(ctx, &e.batch); err != nil {
 			return fmt.Errorf("score: %w", err)
 		}
-		collect()
+		collect(run)
 	}
 	return nil
 }

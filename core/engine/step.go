@@ -135,10 +135,11 @@ func (e *Engine) step(ctx context.Context, seqs []Sequence, lr float64, loss Tok
 		result.Tokens += len(s.Prompt) + len(s.Completion)
 	}
 	var err error
-	if parts := split(seqs, e.trainRows); len(parts) == 1 {
-		err = e.onePass(ctx, seqs, loss, &result)
+	order := arrange(seqs)
+	if parts := split(seqs, order, e.trainRows); len(parts) == 1 {
+		err = e.onePass(ctx, seqs, order, loss, &result)
 	} else {
-		err = e.twoPhases(ctx, seqs, parts, loss, &result)
+		err = e.twoPhases(ctx, seqs, order, parts, loss, &result)
 	}
 	if err != nil {
 		return StepResult{}, err
@@ -153,28 +154,28 @@ func (e *Engine) step(ctx context.Context, seqs []Sequence, lr float64, loss Tok
 }
 
 // onePass goes forward, calls the loss in the middle of the graph, and goes backward.
-func (e *Engine) onePass(ctx context.Context, seqs []Sequence, loss TokenLossFunc, r *StepResult) error {
-	pack(&e.batch, seqs)
+func (e *Engine) onePass(ctx context.Context, seqs []Sequence, order []int, loss TokenLossFunc, r *StepResult) error {
+	pack(&e.batch, seqs, order)
 	_, err := e.train.RunTokens(ctx, &e.batch, func(tokens []float64) (float64, []float64, error) {
-		grad, err := evaluate(loss, seqs, tokens, r)
+		grad, err := evaluate(loss, seqs, order, tokens, r)
 		return r.Loss, grad, err
 	})
 	return err
 }
 
 // twoPhases scores everything before it calls the loss, and injects the derivatives afterwards.
-func (e *Engine) twoPhases(ctx context.Context, seqs []Sequence, parts [][2]int, loss TokenLossFunc, r *StepResult) error {
+func (e *Engine) twoPhases(ctx context.Context, seqs []Sequence, order []int, parts [][]int, loss TokenLossFunc, r *StepResult) error {
 	var tokens []float64
-	if err := e.eachScored(ctx, seqs, func() { tokens = append(tokens, e.score.TokenLogProbs()...) }); err != nil {
+	if err := e.eachScored(ctx, seqs, func([]int) { tokens = append(tokens, e.score.TokenLogProbs()...) }); err != nil {
 		return err
 	}
-	grad, err := evaluate(loss, seqs, tokens, r)
+	grad, err := evaluate(loss, seqs, order, tokens, r)
 	if err != nil {
 		return err
 	}
-	for _, p := range parts {
-		pack(&e.batch, seqs[p[0]:p[1]])
-		part := grad[:len(e.batch.Scored)]
+	for _, run := range parts {
+		pack(&e.batch, seqs, run)
+		part := grad[:len(e.batch.Targets)]
 		grad = grad[len(part):]
 		_, err := e.train.RunTokens(ctx, &e.batch, func([]float64) (float64, []float64, error) { return r.Loss, part, nil })
 		if err != nil {
@@ -213,13 +214,13 @@ func sums(rows [][]float64) []float64 {
 	return out
 }
 
-// evaluate calls the loss with the tokens' log-probabilities, a row a sequence, and returns the
-// derivatives one after another. It refuses numbers that would destroy the weights.
-func evaluate(loss TokenLossFunc, seqs []Sequence, tokens []float64, r *StepResult) ([]float64, error) {
+// evaluate calls the loss with the tokens' log-probabilities, a row a sequence, and returns the derivatives one after
+// another; tokens and derivatives are in the batch's order. It refuses numbers that would destroy the weights.
+func evaluate(loss TokenLossFunc, seqs []Sequence, order []int, tokens []float64, r *StepResult) ([]float64, error) {
 	rows, flat := make([][]float64, len(seqs)), make([]float64, 0, len(tokens))
-	for s, q := range seqs {
-		rows[s] = tokens[:len(q.Completion):len(q.Completion)]
-		tokens = tokens[len(q.Completion):]
+	for _, s := range order {
+		n := len(seqs[s].Completion)
+		rows[s], tokens = tokens[:n:n], tokens[n:]
 	}
 	r.LogProbs = sums(rows)
 	if i := notFinite(r.LogProbs); i >= 0 {
@@ -242,7 +243,9 @@ func evaluate(loss TokenLossFunc, seqs []Sequence, tokens []float64, r *StepResu
 		if i := notFinite(grad); i >= 0 {
 			return nil, fmt.Errorf("the derivative of the loss by sequence %d is %v: %w", s, grad[i], ErrNotFinite)
 		}
-		flat = append(flat, grad...)
+	}
+	for _, s := range order {
+		flat = append(flat, grads[s]...)
 	}
 	r.Loss = value
 	return flat, nil

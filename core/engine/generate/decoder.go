@@ -48,10 +48,10 @@ type decoder struct {
 	last     []float32      // [slots, C] what the last token of each slot's prompt became
 
 	// The rows at work. A prompt's stand together; of several rows of a slot the first is at position 0.
-	slots []int   // [N]
-	pos   []int32 // [N]
-	ids   []int32 // [N]
-	cu    []int   // offsets of the prompts among the rows; not read where every slot has one row
+	slots []int         // [N]
+	pos   []int32       // [N]
+	ids   []int32       // [N]
+	spans []kernel.Span // of the prompts among the rows; not read where every slot has one row
 
 	x, h     []float32 // [N, C] residual stream; norm's output
 	q, att   []float32 // [N, H·D]
@@ -68,11 +68,11 @@ func newDecoder(m *model.Model, p *packed, slots, positions, rows int) *decoder 
 	qd, kd := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
 	d := &decoder{model: m, packed: p, scale: float32(1 / math.Sqrt(float64(c.HeadDim))),
 		caches: kernel.NewCaches(c.Layers*slots, positions, c.KVHeads, c.HeadDim), last: make([]float32, slots*c.Width),
-		slots: make([]int, 0, rows), pos: make([]int32, 0, rows), ids: make([]int32, 0, rows), cu: make([]int, 1, rows+1),
+		slots: make([]int, 0, rows), pos: make([]int32, 0, rows), ids: make([]int32, 0, rows), spans: make([]kernel.Span, 0, rows),
 		x: make([]float32, rows*c.Width), h: make([]float32, rows*c.Width),
 		q: make([]float32, rows*qd), att: make([]float32, rows*qd), k: make([]float32, rows*kd), v: make([]float32, rows*kd),
 		gate: make([]float32, rows*c.FFN), up: make([]float32, rows*c.FFN), rstd: make([]float32, rows),
-		probs: make([]float32, kernel.AttentionScratch([]int{0, rows}, c.Heads)),
+		probs: make([]float32, kernel.AttentionScratch(rows, c.Heads)),
 	}
 	d.cos, d.sin = m.Rope(positions)
 	return d
@@ -84,7 +84,7 @@ func (d *decoder) cache(layer, slot int) *kernel.Cache {
 }
 
 func (d *decoder) reset() {
-	d.slots, d.pos, d.ids, d.cu = d.slots[:0], d.pos[:0], d.ids[:0], d.cu[:1]
+	d.slots, d.pos, d.ids, d.spans = d.slots[:0], d.pos[:0], d.ids[:0], d.spans[:0]
 }
 
 func (d *decoder) add(slot, position int, id int32) {
@@ -96,15 +96,16 @@ func (d *decoder) add(slot, position int, id int32) {
 func (d *decoder) read(slots []int, prompt func(slot int) []int32) {
 	d.reset()
 	for _, s := range slots {
+		from := len(d.ids)
 		for position, id := range prompt(s) {
 			d.add(s, position, id)
 		}
-		d.cu = append(d.cu, len(d.ids))
+		d.spans = append(d.spans, kernel.Span{From: from, To: len(d.ids)})
 	}
 	d.forward(d.attendPrompts)
 	width := d.model.Config.Width
 	for i, s := range slots {
-		copy(d.last[s*width:(s+1)*width], d.x[(d.cu[i+1]-1)*width:])
+		copy(d.last[s*width:(s+1)*width], d.x[(d.spans[i].To-1)*width:])
 	}
 }
 
@@ -160,12 +161,12 @@ func (d *decoder) forward(attend func(layer int)) {
 func (d *decoder) attendPrompts(layer int) {
 	c := &d.model.Config
 	kd := c.KVHeads * c.HeadDim
-	for i, from := range d.cu[:len(d.cu)-1] {
-		cache := d.cache(layer, d.slots[from])
+	for _, s := range d.spans {
+		cache := d.cache(layer, d.slots[s.From])
 		cache.Clear()
-		cache.Add(d.k[from*kd:], d.v[from*kd:], d.cu[i+1]-from)
+		cache.Add(d.k[s.From*kd:], d.v[s.From*kd:], s.To-s.From)
 	}
-	kernel.Attention(d.att, d.probs, d.q, d.k, d.v, d.cu, c.Heads, c.KVHeads, c.HeadDim, d.scale)
+	kernel.Attention(d.att, d.probs, d.q, d.k, d.v, d.spans, c.Heads, c.KVHeads, c.HeadDim, d.scale)
 }
 
 // attendStored is attention of each row to its slot's cache.

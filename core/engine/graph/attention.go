@@ -21,7 +21,7 @@ func (p AttentionParams) list() []*Param { return []*Param{p.Norm, p.Q, p.K, p.V
 //
 //	y = x + softmax(q·kᵀ/√D, causal)·v·Oᵀ,  q, k = rope(h·Qᵀ), rope(h·Kᵀ),  v = h·Vᵀ,  h = RMSNorm(x)
 //
-// within each sequence; H/G query heads share a key-value head.
+// within each sequence, with a prompt that sequences share; H/G query heads share a key-value head.
 func (b *Builder) Attention(x Hidden, p AttentionParams) Hidden {
 	c, q, kv := b.dims.Width, b.dims.Heads*b.dims.HeadDim, b.dims.KVHeads*b.dims.HeadDim
 	b.need(p.Norm, c)
@@ -54,7 +54,7 @@ func (a *attentionActs) grow(d Dims, n int) {
 }
 
 // probs is what the attention kernel keeps of a row.
-func (d Dims) probs() int { return kernel.AttentionScratch([]int{0, 1}, d.Heads) }
+func (d Dims) probs() int { return kernel.AttentionScratch(1, d.Heads) }
 
 func (d Dims) scale() float32 { return float32(1 / math.Sqrt(float64(d.HeadDim))) }
 
@@ -87,7 +87,7 @@ func (o *attentionOp) Do(in ...gorgonia.Value) (_ gorgonia.Value, err error) {
 		linear(v, h, p.V, n, false)
 		kernel.Rope(q, pos, cos, sin, d.Heads, d.HeadDim, false)
 		kernel.Rope(k, pos, cos, sin, d.KVHeads, d.HeadDim, false)
-		kernel.Attention(out, at.of(acts.probs, d.probs()), q, k, v, b.cu, d.Heads, d.KVHeads, d.HeadDim, d.scale())
+		kernel.Attention(out, at.of(acts.probs, d.probs()), q, k, v, b.spans, d.Heads, d.KVHeads, d.HeadDim, d.scale())
 		linear(b.of(y, d.Width), out, p.O, n, true)
 	}
 	return t, nil
@@ -128,7 +128,7 @@ func (o *attentionBackward) Do(in ...gorgonia.Value) (_ gorgonia.Value, err erro
 		kernel.RMSNorm(h, rstd, x, p.Norm.W, n, d.Width, d.Eps)
 		linearBackward(dout, p.O, dy, out, n, false)
 		kernel.AttentionBackward(dq, dk, dv, dout, b.of(acts.probs, d.probs()), b.of(acts.q, qd), b.of(acts.k, kd), b.of(acts.v, kd),
-			b.cu, d.Heads, d.KVHeads, d.HeadDim, d.scale())
+			b.spans, d.Heads, d.KVHeads, d.HeadDim, d.scale())
 		kernel.Rope(dq, pos, cos, sin, d.Heads, d.HeadDim, true)
 		kernel.Rope(dk, pos, cos, sin, d.KVHeads, d.HeadDim, true)
 		linearBackward(dh, p.Q, dq, h, n, false)

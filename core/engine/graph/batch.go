@@ -2,9 +2,9 @@ package graph
 
 import (
 	"fmt"
-	"slices"
 
 	"github.com/chewxy/hm"
+	"github.com/dno-project/dno/core/engine/kernel"
 	"gorgonia.org/gorgonia"
 	"gorgonia.org/tensor"
 )
@@ -13,26 +13,32 @@ import (
 // It flows along the graph's edges as a value of constant nominal shape, so that a graph built
 // once takes batches of any number and length of sequences.
 //
-// A row holds a token and predicts the next one. Only some rows are scored (the completion's):
-// of the others no logits are computed.
+// A row holds a token and predicts what follows it. The rows of a prompt stand once however many completions
+// follow it, and of rows from which nothing is scored no logits are computed.
 type Batch struct {
-	Tokens    []int32 // [N] token ids
-	Positions []int32 // [N] position of the token in its sequence, from 0
-	Cu        []int   // [B+1] sequence s has rows Cu[s] to Cu[s+1]
+	Tokens    []int32       // [N] token ids
+	Positions []int32       // [N] position of the token in its sequence, from 0
+	Spans     []kernel.Span // the rows; a completion continues its prompt where that has several
 
-	Scored   []int32 // [S] rows whose next token is scored, ascending
-	Targets  []int32 // [S] those next tokens
-	ScoredCu []int   // [B+1] sequence s has the scored rows ScoredCu[s] to ScoredCu[s+1]
+	Targets  []int32 // [S] the scored tokens, sequence after sequence
+	ScoredCu []int   // [B+1] sequence s has the scored tokens ScoredCu[s] to ScoredCu[s+1]
+
+	Scored []int32 // [R] the rows that predict them, ascending
+	next   []int32 // [S] indices of scored tokens in the order of the rows that predict them
+	nextCu []int   // [R+1] scored row i predicts next[nextCu[i]:nextCu[i+1]]
 
 	longest int
 }
+
+// predicts returns which scored tokens the scored row i predicts: the last row of a prompt, one for each completion.
+func (b *Batch) predicts(i int) []int32 { return b.next[b.nextCu[i]:b.nextCu[i+1]] }
 
 // block is some whole sequences of a batch: the rows lo to hi. An Op works on a block at a time,
 // so that its intermediate values stay in the cache, and take no more memory than a block's. No
 // row's bytes depend on that: an Op treats sequences independently of each other.
 type block struct {
 	lo, hi int
-	cu     []int // offsets of its sequences, from 0 to hi−lo
+	spans  []kernel.Span // from 0 to hi−lo
 }
 
 // blockRows is how many rows a block has at least, unless it is the last.
@@ -40,21 +46,19 @@ const blockRows = 512
 
 // blocks are those of one batch.
 type blocks struct {
-	list    []block
-	offsets []int // of all of them, one after another
+	list  []block
+	spans []kernel.Span // of all of them, one after another
 }
 
-// divide finds the blocks of b.
+// divide finds the blocks of b. What continues stays with what it continues.
 func (k *blocks) divide(b *Batch) {
-	k.list, k.offsets = k.list[:0], slices.Grow(k.offsets[:0], 2*len(b.Cu))
-	for first, s := 0, 1; s < len(b.Cu); s++ {
-		if lo, hi := b.Cu[first], b.Cu[s]; hi-lo >= blockRows || s == len(b.Cu)-1 {
-			at := len(k.offsets)
-			for _, row := range b.Cu[first : s+1] {
-				k.offsets = append(k.offsets, row-lo)
-			}
-			k.list = append(k.list, block{lo, hi, k.offsets[at:]})
-			first = s
+	k.list, k.spans = k.list[:0], append(k.spans[:0], b.Spans...)
+	for lo, first, s := 0, 0, 0; s < len(k.spans); s++ {
+		hi := k.spans[s].To
+		k.spans[s].From, k.spans[s].To = k.spans[s].From-lo, hi-lo
+		if s == len(k.spans)-1 || hi-lo >= blockRows && !k.spans[s+1].Continues {
+			k.list = append(k.list, block{lo, hi, k.spans[first : s+1]})
+			lo, first = hi, s+1
 		}
 	}
 }
@@ -65,46 +69,71 @@ func (k block) rows() int { return k.hi - k.lo }
 func (k block) of(x []float32, width int) []float32 { return x[k.lo*width : k.hi*width] }
 
 // alone is the block in memory of its own.
-func (k block) alone() block { return block{0, k.hi - k.lo, k.cu} }
+func (k block) alone() block { return block{0, k.hi - k.lo, k.spans} }
 
 // Reset empties the batch and keeps its memory.
 func (b *Batch) Reset() {
-	b.Tokens, b.Positions, b.Scored, b.Targets = b.Tokens[:0], b.Positions[:0], b.Scored[:0], b.Targets[:0]
-	b.Cu, b.ScoredCu = append(b.Cu[:0], 0), append(b.ScoredCu[:0], 0)
+	b.Tokens, b.Positions, b.Spans = b.Tokens[:0], b.Positions[:0], b.Spans[:0]
+	b.Targets, b.ScoredCu = b.Targets[:0], append(b.ScoredCu[:0], 0)
+	b.Scored, b.next, b.nextCu = b.Scored[:0], b.next[:0], append(b.nextCu[:0], 0)
 	b.longest = 0
 }
 
-// Add appends prompt followed by completion and scores the completion's tokens. The last token
+// Add appends a sequence for each of the completions of a prompt, and scores the completion's tokens. The last token
 // takes no row: nothing is predicted from it. The prompt must not be empty.
-func (b *Batch) Add(prompt, completion []int32) {
-	if len(b.Cu) == 0 {
+func (b *Batch) Add(prompt []int32, completions ...[]int32) {
+	if len(b.ScoredCu) == 0 {
 		b.Reset()
 	}
-	length := max(len(prompt)+len(completion)-1, 0)
-	for i := range length {
-		token := int32(0)
-		if i < len(prompt) {
-			token = prompt[i]
-		} else {
-			token = completion[i-len(prompt)]
-		}
-		if i >= len(prompt)-1 {
-			b.Scored = append(b.Scored, int32(len(b.Tokens)))
-			b.Targets = append(b.Targets, completion[i-len(prompt)+1])
-		}
-		b.Tokens = append(b.Tokens, token)
-		b.Positions = append(b.Positions, int32(i))
+	from := len(b.Tokens)
+	for i, token := range prompt {
+		b.row(token, i)
 	}
-	b.Cu = append(b.Cu, len(b.Tokens))
-	b.ScoredCu = append(b.ScoredCu, len(b.Scored))
-	b.longest = max(b.longest, length)
+	at := len(b.Targets)
+	for _, c := range completions {
+		if len(c) > 0 {
+			b.next = append(b.next, int32(len(b.Targets)))
+			b.Targets = append(b.Targets, c...)
+		}
+		b.ScoredCu = append(b.ScoredCu, len(b.Targets))
+	}
+	b.scoreLast()
+	shared := len(completions) > 1
+	if shared {
+		b.Spans = append(b.Spans, kernel.Span{From: from, To: len(b.Tokens)})
+		from = len(b.Tokens)
+	}
+	for _, c := range completions {
+		for i := range len(c) - 1 {
+			b.row(c[i], len(prompt)+i)
+			b.next = append(b.next, int32(at+i+1))
+			b.scoreLast()
+		}
+		at += len(c)
+		if !shared || from < len(b.Tokens) {
+			b.Spans = append(b.Spans, kernel.Span{From: from, To: len(b.Tokens), Continues: shared})
+			from = len(b.Tokens)
+		}
+	}
+}
+
+func (b *Batch) row(token int32, position int) {
+	b.Tokens, b.Positions = append(b.Tokens, token), append(b.Positions, int32(position))
+	b.longest = max(b.longest, position+1)
+}
+
+// scoreLast notes that the last row predicts what was added to next.
+func (b *Batch) scoreLast() {
+	if n := len(b.next); n > b.nextCu[len(b.nextCu)-1] {
+		b.Scored, b.nextCu = append(b.Scored, int32(len(b.Tokens)-1)), append(b.nextCu, n)
+	}
 }
 
 // Rows returns N, the number of packed tokens.
 func (b *Batch) Rows() int { return len(b.Tokens) }
 
 // Sequences returns B.
-func (b *Batch) Sequences() int { return max(len(b.Cu)-1, 0) }
+func (b *Batch) Sequences() int { return max(len(b.ScoredCu)-1, 0) }
 
 // The rest makes *Batch a gorgonia.Value. Its shape is nominal: the Ops read the real sizes.
 

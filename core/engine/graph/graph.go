@@ -228,7 +228,7 @@ func (t *Train) Run(ctx context.Context, b *Batch, loss LossFunc) (float64, erro
 		if err != nil {
 			return 0, nil, err
 		}
-		each := make([]float64, len(b.Scored))
+		each := make([]float64, len(b.Targets))
 		for s, g := range grad {
 			for i := b.ScoredCu[s]; i < b.ScoredCu[s+1]; i++ {
 				each[i] = g

@@ -92,6 +92,7 @@ func TestGradientsAgainstFiniteDifferences(t *testing.T) {
 			score, err := m.Score()
 			must(t, err)
 			b := pack(ragged(37, 9, 1+1, 14, 5)...)
+			b.Add([]int32{7, 1, 30}, []int32{4, 9, 9}, []int32{36}, []int32{4, 0, 2, 11, 9})
 			loss, err := train.Run(context.Background(), b, mixed)
 			must(t, err)
 			at := func() float64 {
@@ -184,7 +185,11 @@ func TestLogProbsAreTheSameBytesInAnyBatch(t *testing.T) {
 
 func TestResultsDoNotDependOnThreads(t *testing.T) {
 	m := newModel(t, tiny(true))
-	b := pack(ragged(37, 90, 2, 250, 31, 64, 200, 120, 17)...)
+	seqs := ragged(37, 90, 2, 250, 31, 64, 200, 120, 17, 100, 30)
+	b := pack(seqs...)
+	for _, s := range seqs[2:5] {
+		b.Add(s.prompt, seqs[0].completion, s.completion, seqs[8].completion, seqs[9].completion)
+	}
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	logps, grads := gradients(t, m, b)
 	for _, n := range []int{2, 7} {
@@ -201,7 +206,9 @@ func TestAGraphTakesAnyShape(t *testing.T) {
 	reused, err := m.Train()
 	must(t, err)
 	for _, lengths := range [][]int{{10, 3}, {64, 64, 64, 64}, {100, 7, 33, 2}, {2}, {10, 3}} {
-		b := pack(ragged(37, lengths...)...)
+		seqs := ragged(37, lengths...)
+		b := pack(seqs...)
+		b.Add(seqs[0].prompt, seqs[0].completion, seqs[len(seqs)-1].completion)
 		wantLogps, want := gradients(t, m, b)
 		m.Params().ZeroGrad()
 		_, err := reused.Run(context.Background(), b, mixed)

@@ -9,8 +9,8 @@ import (
 // HeadLogProbs is the last Op: the final norm, the head and the log-probability of each scored
 // row's next token,
 //
-//	token[i] = z[i][target[i]] − log Σ_v exp(z[i][v]),  z = RMSNorm(x)·headᵀ
-//	logp[s]  = Σ token[i] over the scored rows i of sequence s, in float64
+//	token[i] = z[r][target[i]] − log Σ_v exp(z[r][v]),  z = RMSNorm(x)·headᵀ, r the row before token i
+//	logp[s]  = Σ token[i] over the scored tokens i of sequence s, in float64
 //
 // Rows that are not scored cost nothing, and logits live for a chunk of rows only: the backward
 // pass computes them again.
@@ -26,7 +26,7 @@ type headOp struct {
 	b          *Builder
 	norm, head *Param
 	rstd       []float32
-	h          []float32 // [S, C] the scored rows after the norm
+	h          []float32 // [R, C] the scored rows after the norm
 	tokens     []float64 // [S]
 	sums       []float64 // [B]
 }
@@ -49,12 +49,12 @@ func (o *headOp) Do(in ...gorgonia.Value) (_ gorgonia.Value, err error) {
 		return nil, err
 	}
 	b, c, v := o.run.batch, o.b.dims.Width, o.head.Shape[0]
-	scored := len(b.Scored)
+	scored, targets := len(b.Scored), len(b.Targets)
 	rows := gather(o.run, floats(in[0]), c)
-	if cap(o.tokens) < scored {
-		o.tokens = make([]float64, scored)
+	if cap(o.tokens) < targets {
+		o.tokens = make([]float64, targets)
 	}
-	o.tokens = o.tokens[:scored]
+	o.tokens = o.tokens[:targets]
 	kernel.RMSNorm(take(&o.h, scored*c), take(&o.rstd, scored), rows, o.norm.W, scored, c, o.b.dims.Eps)
 	for lo := 0; lo < scored; lo += o.chunk() {
 		if err := o.begin(); err != nil {
@@ -64,7 +64,10 @@ func (o *headOp) Do(in ...gorgonia.Value) (_ gorgonia.Value, err error) {
 		z := o.logits(lo, hi)
 		eachRows(hi-lo, v, func(i int) {
 			row := z[i*v : (i+1)*v]
-			o.tokens[lo+i] = float64(row[b.Targets[lo+i]]) - float64(kernel.LogSumExp(row))
+			sum := float64(kernel.LogSumExp(row))
+			for _, t := range b.predicts(lo + i) {
+				o.tokens[t] = float64(row[b.Targets[t]]) - sum
+			}
 		})
 	}
 	o.sums = make([]float64, b.Sequences())
@@ -73,7 +76,7 @@ func (o *headOp) Do(in ...gorgonia.Value) (_ gorgonia.Value, err error) {
 			o.sums[s] += t
 		}
 	}
-	return tensor.New(tensor.WithShape(scored), tensor.WithBacking(o.tokens)), nil
+	return tensor.New(tensor.WithShape(targets), tensor.WithBacking(o.tokens)), nil
 }
 
 // gather copies the scored rows of x [N, C] next to each other.
@@ -115,16 +118,13 @@ type headBackward struct {
 
 // Do computes dx of all rows; the backward Ops below it work in the same memory.
 //
-//	dz[i][v] = g[i]·(1{v = target[i]} − softmax(z[i])[v]),  g = d loss/d token
+//	dz[r][v] = Σ_i g[i]·(1{v = target[i]} − softmax(z[r])[v]) over the tokens i that r predicts,  g = d loss/d token
 func (o *headBackward) Do(in ...gorgonia.Value) (_ gorgonia.Value, err error) {
 	defer o.guard(&err)
 	f, b, s := o.forward, o.run.batch, &o.run.shared
 	c, v, scored := f.b.dims.Width, f.head.Shape[0], len(b.Scored)
 	x, g := floats(in[0]), in[1].Data().([]float64)
-	drows, delta := take(&s.drows, scored*c), take(&s.delta, scored)
-	for i := range delta {
-		delta[i] = float32(g[i])
-	}
+	drows := take(&s.drows, scored*c)
 	for lo := 0; lo < scored; lo += f.chunk() {
 		if err := o.begin(); err != nil {
 			return nil, err
@@ -132,10 +132,15 @@ func (o *headBackward) Do(in ...gorgonia.Value) (_ gorgonia.Value, err error) {
 		hi := min(lo+f.chunk(), scored)
 		z := f.logits(lo, hi)
 		eachRows(hi-lo, v, func(i int) {
-			row, d := z[i*v:(i+1)*v], delta[lo+i]
+			row, sum := z[i*v:(i+1)*v], 0.0
+			for _, t := range b.predicts(lo + i) {
+				sum += g[t]
+			}
 			kernel.Softmax(row)
-			kernel.Scale(-d, row)
-			row[b.Targets[lo+i]] += d
+			kernel.Scale(float32(-sum), row)
+			for _, t := range b.predicts(lo + i) {
+				row[b.Targets[t]] += float32(g[t])
+			}
 		})
 		linearBackward(drows[lo*c:hi*c], f.head, z, f.h[lo*c:hi*c], hi-lo, false)
 	}

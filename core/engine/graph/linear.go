@@ -13,7 +13,6 @@ type workspace struct {
 	attention           attentionActs // where nothing is kept for a backward pass
 	mlp                 mlpActs
 	rows, drows, logits []float32 // of the head
-	delta               []float32
 }
 
 // take returns n values of *x, which becomes a new slice where it is too short. What they hold is

@@ -2,23 +2,32 @@ package kernel
 
 import "runtime"
 
-// AttentionScratch is the length of probs in [Attention] for the sequences cu and H query heads: two floats (the
-// row's largest score and one over its sum) for each row and head. The backward pass computes the rest again, which
-// costs less than to write and read it.
-func AttentionScratch(cu []int, H int) int { return 2 * cu[len(cu)-1] * H }
+// Span is consecutive rows of which each sees those before it in the span, and itself. The rows of a span that
+// continues come after the rows of the last span that does not, in sequences of their own: several completions of one
+// prompt. They see that span's rows too, and not each other.
+type Span struct {
+	From, To  int
+	Continues bool
+}
+
+// AttentionScratch is the length of probs in [Attention] for so many rows and H query heads: two floats (the row's
+// largest score and one over its sum) for each row and head. The backward pass computes the rest again, which costs
+// less than to write and read it.
+func AttentionScratch(rows, H int) int { return 2 * rows * H }
 
 // Attention is causal attention with grouped key-value heads over packed sequences:
 //
-//	s_ij = q_i·k_j,  p_ij = softmax_{j≤i}(scale·s_ij),  out_i = Σ_{j≤i} p_ij·v_j
+//	s_ij = q_i·k_j,  p_ij = softmax_{j seen by i}(scale·s_ij),  out_i = Σ_j p_ij·v_j
 //
-// for each query head h, with the key-value head h/(H/G). cu holds the S+1 offsets of the sequences' rows, from 0 to
-// N; a sequence may be empty. q and out are N×(H·D), k and v are N×(G·D); H is a multiple of G and scale > 0. probs
-// (length [AttentionScratch]) keeps what [AttentionBackward] needs.
+// for each query head h, with the key-value head h/(H/G). The spans cover the rows 0 to N in their order; one may be
+// empty. q and out are N×(H·D), k and v are N×(G·D); H is a multiple of G and scale > 0. probs (length
+// [AttentionScratch]) keeps what [AttentionBackward] needs.
 //
-// Row i depends on the rows up to i of its own sequence and on nothing else, to the bit. (Later rows are multiplied
-// by probability zero, so a NaN or an infinity in them does spread.)
-func Attention(out, probs, q, k, v []float32, cu []int, H, G, D int, scale float32) {
-	S := len(cu) - 1
+// A row depends on the rows that it sees and on nothing else, to the bit: a completion's rows are the same after a
+// prompt that is shared and in a span that holds prompt and completion. (Later rows are multiplied by probability zero,
+// so a NaN or an infinity in them does spread.)
+func Attention(out, probs, q, k, v []float32, spans []Span, H, G, D int, scale float32) {
+	S := len(spans)
 	if S < 1 || H == 0 || D == 0 {
 		return
 	}
@@ -27,9 +36,9 @@ func Attention(out, probs, q, k, v []float32, cu []int, H, G, D int, scale float
 		perTask = 1
 	}
 	tasks := H / perTask
-	inParallel(S*tasks, attentionWork(cu, H, D), func(t int) {
-		s, h := t/tasks, t%tasks*perTask
-		a := newSequence(cu, s, H, G, D, scale)
+	inParallel(S*tasks, attentionWork(spans, H, D), func(t int) {
+		h := t % tasks * perTask
+		a := newSequence(spans, t/tasks, H, G, D, scale)
 		if a.T > 0 {
 			a.forward(out, probs, q, k, v, h, h+perTask)
 		}
@@ -38,42 +47,78 @@ func Attention(out, probs, q, k, v []float32, cu []int, H, G, D int, scale float
 }
 
 // attentionWork is the number of multiplications in units of what an element of the other kernels costs.
-func attentionWork(cu []int, H, D int) (work int) {
-	for s := range len(cu) - 1 {
-		T := cu[s+1] - cu[s]
-		work += T * T / 16
+func attentionWork(spans []Span, H, D int) (work int) {
+	for s := range spans {
+		from, to := prefix(spans, s)
+		T := spans[s].To - spans[s].From
+		work += T * (T + 2*(to-from)) / 16
 	}
 	return work * H * D
 }
 
-// sequence is one sequence's attention: its rows are from … from+T−1 of the N rows.
+// prefix returns the rows that span s continues: none, or those of the last one that does not continue.
+func prefix(spans []Span, s int) (from, to int) {
+	if !spans[s].Continues {
+		return 0, 0
+	}
+	for s--; spans[s].Continues; s-- {
+	}
+	return spans[s].From, spans[s].To
+}
+
+// sequence is the attention of one span's rows, from … from+T−1 of the N rows, which come after the P rows from prefix on.
 type sequence struct {
+	prefix, P  int
 	from, T, N int
 	H, G, D    int
 	scale      float32
 	memory     *scratch
 }
 
-func newSequence(cu []int, s, H, G, D int, scale float32) sequence {
-	return sequence{from: cu[s], T: cu[s+1] - cu[s], N: cu[len(cu)-1], H: H, G: G, D: D, scale: scale, memory: borrow()}
+func newSequence(spans []Span, s, H, G, D int, scale float32) sequence {
+	lo, hi := prefix(spans, s)
+	return sequence{prefix: lo, P: hi - lo, from: spans[s].From, T: spans[s].To - spans[s].From, N: spans[len(spans)-1].To,
+		H: H, G: G, D: D, scale: scale, memory: borrow()}
 }
 
-// head returns head h of x, which has n heads a row, from the sequence's first row on.
+// head returns head h of x, which has n heads a row, from the span's first row on.
 func (a *sequence) head(x []float32, n, h int) []float32 { return x[(a.from*n+h)*a.D:] }
 
-// stats returns the sequence's part of probs for head h, two floats a row.
+// before returns head h of x from the prefix's first row on.
+func (a *sequence) before(x []float32, n, h int) []float32 { return x[(a.prefix*n+h)*a.D:] }
+
+// stats returns the span's part of probs for head h, two floats a row.
 func (a *sequence) stats(probs []float32, h int) []float32 {
 	return probs[2*(h*a.N+a.from):][:2*a.T]
 }
 
 // width is the length of a row of scores: whole panels, and never a power of two of bytes.
-func (a *sequence) width() int { return (a.T+panel-1)/panel*panel + 16 }
+func (a *sequence) width() int { return (a.P+a.T+panel-1)/panel*panel + 16 }
 
-// transpose packs a head of keys or values, T×D in rows of ld, for a product with its transpose.
+// whole returns key-value head g of x in consecutive rows, prefix first, and the distance of the rows: in place where
+// there is no prefix, in the memory's part index else.
+func (a *sequence) whole(index int, x []float32, g int) (rows []float32, ld int) {
+	ld = a.G * a.D
+	if a.P == 0 {
+		return a.head(x, a.G, g), ld
+	}
+	rows = a.memory.part(index, (a.P+a.T)*a.D)
+	before, own := a.before(x, a.G, g), a.head(x, a.G, g)
+	for j := range a.P {
+		copy(rows[j*a.D:(j+1)*a.D], before[j*ld:])
+	}
+	for j := range a.T {
+		copy(rows[(a.P+j)*a.D:(a.P+j+1)*a.D], own[j*ld:])
+	}
+	return rows, a.D
+}
+
+// transpose packs the rows of a head of keys or values, in rows of ld, for a product with its transpose.
 func (a *sequence) transpose(index int, x []float32, ld int) []float32 {
-	to := a.memory.part(index, (a.T+panel-1)/panel*panel*a.D)
-	for j := 0; j < a.T; j += panel {
-		packTransposed(to[j*a.D:(j+panel)*a.D], x[j*ld:], ld, min(panel, a.T-j), a.D)
+	n := a.P + a.T
+	to := a.memory.part(index, (n+panel-1)/panel*panel*a.D)
+	for j := 0; j < n; j += panel {
+		packTransposed(to[j*a.D:(j+panel)*a.D], x[j*ld:], ld, min(panel, n-j), a.D)
 	}
 	return to
 }
@@ -94,8 +139,10 @@ func (a *sequence) times(m, K int, x []float32, rs, ks int, b []float32, ldb int
 
 // forward computes the heads h0 … h1−1, which share keys and values.
 func (a *sequence) forward(out, probs, q, k, v []float32, h0, h1 int) {
-	g, ldq, ldk := h0/(a.H/a.G), a.H*a.D, a.G*a.D
-	keys, values := a.transpose(0, a.head(k, a.G, g), ldk), a.head(v, a.G, g)
+	g, ldq := h0/(a.H/a.G), a.H*a.D
+	kg, ldk := a.whole(2, k, g)
+	keys := a.transpose(0, kg, ldk)
+	values, ldv := a.whole(2, v, g)
 	ld := a.width()
 	p := a.memory.part(1, tileRows()*ld)
 	panels := (a.T + tileRows() - 1) / tileRows()
@@ -103,9 +150,10 @@ func (a *sequence) forward(out, probs, q, k, v []float32, h0, h1 int) {
 		stats, qh, oh := a.stats(probs, h), a.head(q, a.H, h), a.head(out, a.H, h)
 		for z := range panels {
 			r0, r1 := z*a.T/panels, (z+1)*a.T/panels
-			a.timesPacked(r1-r0, r1, qh[r0*ldq:], ldq, keys, p, ld)
-			softmaxRows(p, ld, r1-r0, r0+1, 1, r1, a.scale, stats[2*r0:])
-			a.times(r1-r0, r1, p, ld, 1, values, ldk, oh[r0*ldq:], ldq, false)
+			n := a.P + r1 // keys that the last of these rows sees
+			a.timesPacked(r1-r0, n, qh[r0*ldq:], ldq, keys, p, ld)
+			softmaxRows(p, ld, r1-r0, a.P+r0+1, 1, n, a.scale, stats[2*r0:])
+			a.times(r1-r0, n, p, ld, 1, values, ldv, oh[r0*ldq:], ldq, false)
 			scaleRows(oh[r0*ldq:], ldq, r1-r0, a.D, stats[2*r0:])
 		}
 	}

@@ -9,18 +9,19 @@ import (
 )
 
 type attentionCase struct {
-	cu      []int
+	spans   []Span
 	H, G, D int
 	scale   float64
 	q, k, v []float32
 }
 
+// newAttentionCase has a span of each length; one of a negative length continues.
 func newAttentionCase(r *rand.Rand, H, G, D int, lengths ...int) attentionCase {
-	c := attentionCase{cu: []int{0}, H: H, G: G, D: D, scale: 1 / math.Sqrt(float64(D))}
+	c, N := attentionCase{H: H, G: G, D: D, scale: 1 / math.Sqrt(float64(D))}, 0
 	for _, n := range lengths {
-		c.cu = append(c.cu, c.cu[len(c.cu)-1]+n)
+		c.spans = append(c.spans, Span{N, N + max(n, -n), n < 0})
+		N += max(n, -n)
 	}
-	N := c.cu[len(c.cu)-1]
 	c.q, c.k, c.v = normal(r, N*H*D), normal(r, N*G*D), normal(r, N*G*D)
 	for i := range c.q {
 		c.q[i] *= 2
@@ -28,27 +29,40 @@ func newAttentionCase(r *rand.Rand, H, G, D int, lengths ...int) attentionCase {
 	return c
 }
 
+// seen returns the rows that row i of span s sees, in their order.
+func (c attentionCase) seen(s, i int) (rows []int) {
+	from, to := prefix(c.spans, s)
+	for j := from; j < to; j++ {
+		rows = append(rows, j)
+	}
+	for j := c.spans[s].From; j <= i; j++ {
+		rows = append(rows, j)
+	}
+	return rows
+}
+
 func (c attentionCase) String() string {
-	return fmt.Sprintf("cu=%v H=%d G=%d D=%d", c.cu, c.H, c.G, c.D)
+	return fmt.Sprintf("%v H=%d G=%d D=%d", c.spans, c.H, c.G, c.D)
 }
 
 // attention64 is the definition, row by row.
 func (c attentionCase) attention64(q, k, v []float64) []float64 {
 	out := make([]float64, len(q))
 	H, G, D := c.H, c.G, c.D
-	for s := range len(c.cu) - 1 {
-		for i := c.cu[s]; i < c.cu[s+1]; i++ {
+	for s, span := range c.spans {
+		for i := span.From; i < span.To; i++ {
+			seen := c.seen(s, i)
 			for h := range H {
 				g := h / (H / G)
 				sum := 0.0
-				p := make([]float64, i-c.cu[s]+1)
-				for j := range p {
-					p[j] = math.Exp(c.scale * inner(q[(i*H+h)*D:(i*H+h+1)*D], k[((c.cu[s]+j)*G+g)*D:]))
-					sum += p[j]
+				p := make([]float64, len(seen))
+				for n, j := range seen {
+					p[n] = math.Exp(c.scale * inner(q[(i*H+h)*D:(i*H+h+1)*D], k[(j*G+g)*D:]))
+					sum += p[n]
 				}
-				for j := range p {
+				for n, j := range seen {
 					for e := range D {
-						out[(i*H+h)*D+e] += p[j] / sum * v[((c.cu[s]+j)*G+g)*D+e]
+						out[(i*H+h)*D+e] += p[n] / sum * v[(j*G+g)*D+e]
 					}
 				}
 			}
@@ -58,8 +72,8 @@ func (c attentionCase) attention64(q, k, v []float64) []float64 {
 }
 
 func (c attentionCase) forward() (out, probs []float32) {
-	out, probs = make([]float32, len(c.q)), make([]float32, AttentionScratch(c.cu, c.H))
-	Attention(out, probs, c.q, c.k, c.v, c.cu, c.H, c.G, c.D, float32(c.scale))
+	out, probs = make([]float32, len(c.q)), make([]float32, AttentionScratch(len(c.q)/(c.H*c.D), c.H))
+	Attention(out, probs, c.q, c.k, c.v, c.spans, c.H, c.G, c.D, float32(c.scale))
 	return out, probs
 }
 
@@ -72,6 +86,8 @@ func attentionCases(r *rand.Rand) []attentionCase {
 		newAttentionCase(r, 16, 1, 24, 31),
 		newAttentionCase(r, 2, 1, 40, 260),
 		newAttentionCase(r, 3, 3, 64, 100, 5),
+		newAttentionCase(r, 6, 2, 32, 33, -40, -7, -1, 12, 20, -130, 0, -3),
+		newAttentionCase(r, 4, 1, 40, 1, -31, -32, -33, 260, -64),
 	}
 }
 
@@ -93,7 +109,7 @@ func TestAttentionBackward(t *testing.T) {
 			dq, check1 := guarded(len(c.q))
 			dk, check2 := guarded(len(c.k))
 			dv, check3 := guarded(len(c.v))
-			AttentionBackward(dq, dk, dv, dout, probs, c.q, c.k, c.v, c.cu, c.H, c.G, c.D, float32(c.scale))
+			AttentionBackward(dq, dk, dv, dout, probs, c.q, c.k, c.v, c.spans, c.H, c.G, c.D, float32(c.scale))
 			check1(t)
 			check2(t)
 			check3(t)
@@ -110,13 +126,13 @@ func (c attentionCase) backward64(dout []float64) (dq, dk, dv []float64) {
 	q, k, v := wide(c.q), wide(c.k), wide(c.v)
 	dq, dk, dv = make([]float64, len(q)), make([]float64, len(k)), make([]float64, len(v))
 	H, G, D := c.H, c.G, c.D
-	for s := range len(c.cu) - 1 {
-		for i := c.cu[s]; i < c.cu[s+1]; i++ {
+	for s, span := range c.spans {
+		for i := span.From; i < span.To; i++ {
+			seen := c.seen(s, i)
 			for h := range H {
 				g, at := h/(H/G), (i*H+h)*D
-				n := i - c.cu[s] + 1
-				p, dp := make([]float64, n), make([]float64, n)
-				key := func(j int) int { return ((c.cu[s]+j)*G + g) * D }
+				p, dp := make([]float64, len(seen)), make([]float64, len(seen))
+				key := func(n int) int { return (seen[n]*G + g) * D }
 				sum := 0.0
 				for j := range p {
 					p[j] = math.Exp(c.scale * inner(q[at:at+D], k[key(j):]))
@@ -145,7 +161,7 @@ func (c attentionCase) backward64(dout []float64) (dq, dk, dv []float64) {
 // The closed form above is itself held against finite differences of the definition.
 func TestAttentionClosedFormAgainstFiniteDifferences(t *testing.T) {
 	r := generator(3)
-	c := newAttentionCase(r, 4, 2, 3, 4, 1, 3)
+	c := newAttentionCase(r, 4, 2, 3, 4, 1, 3, -2, -3)
 	dout := wide(normal(r, len(c.q)))
 	q, k, v := wide(c.q), wide(c.k), wide(c.v)
 	loss := func() float64 { return inner(c.attention64(q, k, v), dout) }
@@ -159,27 +175,39 @@ func TestAttentionClosedFormAgainstFiniteDifferences(t *testing.T) {
 	}
 }
 
-// A row depends on what is before it in its own sequence, to the bit: not on its neighbours in the batch, not on
-// later rows.
+// A row depends on what it sees, to the bit: not on its neighbours in the batch, not on later rows, and not on whether
+// what comes before it is shared.
 func TestAttentionRowsDoNotDependOnTheBatch(t *testing.T) {
 	everyLevel(t, func(t *testing.T) {
 		r := generator(4)
 		for _, c := range attentionCases(r) {
 			out, _ := c.forward()
-			H, G, D := c.H, c.G, c.D
-			for s := range len(c.cu) - 1 {
-				from, to := c.cu[s], c.cu[s+1]
-				if from == to {
+			qd := c.H * c.D
+			for s, span := range c.spans {
+				if span.From == span.To {
 					continue
 				}
-				n := 1 + r.IntN(to-from) // the first n rows alone
-				alone := attentionCase{cu: []int{0, n}, H: H, G: G, D: D, scale: c.scale,
-					q: c.q[from*H*D : (from+n)*H*D], k: c.k[from*G*D : (from+n)*G*D], v: c.v[from*G*D : (from+n)*G*D]}
+				from, to := prefix(c.spans, s)
+				n := span.From + 1 + r.IntN(span.To-span.From) // the first rows
+				alone := c.alone([2]int{from, to}, [2]int{span.From, n})
 				got, _ := alone.forward()
-				same(t, c.String(), got, out[from*H*D:(from+n)*H*D])
+				same(t, c.String(), got[(to-from)*qd:], out[span.From*qd:n*qd])
 			}
 		}
 	})
+}
+
+// alone is the case of some ranges of rows as one sequence.
+func (c attentionCase) alone(ranges ...[2]int) attentionCase {
+	out, N := attentionCase{H: c.H, G: c.G, D: c.D, scale: c.scale}, 0
+	for _, r := range ranges {
+		qd, kd := c.H*c.D, c.G*c.D
+		out.q = append(out.q, c.q[r[0]*qd:r[1]*qd]...)
+		out.k, out.v = append(out.k, c.k[r[0]*kd:r[1]*kd]...), append(out.v, c.v[r[0]*kd:r[1]*kd]...)
+		N += r[1] - r[0]
+	}
+	out.spans = []Span{{0, N, false}}
+	return out
 }
 
 // A step gives the bytes of Attention's row, whatever steps with it and however its cache was filled.
@@ -187,27 +215,31 @@ func TestAttentionStepIsAttention(t *testing.T) {
 	everyLevel(t, func(t *testing.T) {
 		r := generator(6)
 		for _, c := range attentionCases(r) {
+			if slices.ContainsFunc(c.spans, func(s Span) bool { return s.Continues }) {
+				continue // a cache is of one sequence
+			}
 			out, _ := c.forward()
-			S, qd, kd := len(c.cu)-1, c.H*c.D, c.G*c.D
+			S, qd, kd := len(c.spans), c.H*c.D, c.G*c.D
 			longest := 0
-			for s := range S {
-				longest = max(longest, c.cu[s+1]-c.cu[s])
+			for _, s := range c.spans {
+				longest = max(longest, s.To-s.From)
 			}
 			for _, prompt := range []int{0, 1, 31, 32, 33, longest} { // positions that are there before the first step
 				caches := NewCaches(S+1, longest, c.G, c.D)
 				for s := range S {
-					from, n := c.cu[s], min(prompt, c.cu[s+1]-c.cu[s])
+					from, length := c.spans[s].From, c.spans[s].To-c.spans[s].From
+					n := min(prompt, length)
 					other := &caches[S] // is filled in two parts, and beyond the prompt
 					other.Clear()
 					other.Add(c.k[from*kd:], c.v[from*kd:], n/2)
-					other.Add(c.k[(from+n/2)*kd:], c.v[(from+n/2)*kd:], c.cu[s+1]-from-n/2)
+					other.Add(c.k[(from+n/2)*kd:], c.v[(from+n/2)*kd:], length-n/2)
 					caches[s].Copy(other, n)
 				}
 				for T := prompt; T < longest; T++ {
 					var at []*Cache
 					var q, k, v, want []float32
 					for s := range S {
-						if row := c.cu[s] + T; row < c.cu[s+1] {
+						if row := c.spans[s].From + T; row < c.spans[s].To {
 							at = append(at, &caches[s])
 							q, want = append(q, c.q[row*qd:(row+1)*qd]...), append(want, out[row*qd:(row+1)*qd]...)
 							k, v = append(k, c.k[row*kd:(row+1)*kd]...), append(v, c.v[row*kd:(row+1)*kd]...)

@@ -93,13 +93,13 @@ func BenchmarkAttention(b *testing.B) {
 	out, probs := c.forward()
 	b.Run("forward", func(b *testing.B) {
 		benchFlops(b, 2*product, func() {
-			Attention(out, probs, c.q, c.k, c.v, c.cu, c.H, c.G, c.D, float32(c.scale))
+			Attention(out, probs, c.q, c.k, c.v, c.spans, c.H, c.G, c.D, float32(c.scale))
 		})
 	})
 	dq, dk, dv := make([]float32, len(c.q)), make([]float32, len(c.k)), make([]float32, len(c.v))
 	b.Run("backward", func(b *testing.B) {
 		benchFlops(b, 5*product, func() {
-			AttentionBackward(dq, dk, dv, out, probs, c.q, c.k, c.v, c.cu, c.H, c.G, c.D, float32(c.scale))
+			AttentionBackward(dq, dk, dv, out, probs, c.q, c.k, c.v, c.spans, c.H, c.G, c.D, float32(c.scale))
 		})
 	})
 	b.Run("step", func(b *testing.B) {

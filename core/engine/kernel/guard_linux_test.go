@@ -71,12 +71,12 @@ func TestNothingIsReadOutsideTheSlices(t *testing.T) {
 			RMSNormBackward(fresh(3*n), y, rows, fresh(3*n), x, rstd, 3, n, true)
 			Rope(fresh(4*n), []int32{1, 0}, fresh(2*n), fresh(2*n), 1, 2*n, false)
 
-			c := newAttentionCase(r, 4, 2, 1+r.IntN(40), 1+r.IntN(50), 1+r.IntN(50))
+			c := newAttentionCase(r, 4, 2, 1+r.IntN(40), 1+r.IntN(50), 1+r.IntN(50), -1-r.IntN(50))
 			c.q, c.k, c.v = fenced(t, c.q, atEnd), fenced(t, c.k, atEnd), fenced(t, c.v, atEnd)
-			T, D := c.cu[2], c.D
-			out, probs := fresh(T*4*D), fresh(AttentionScratch(c.cu, 4))
-			Attention(out, probs, c.q, c.k, c.v, c.cu, 4, 2, D, 1)
-			AttentionBackward(fresh(T*4*D), fresh(T*2*D), fresh(T*2*D), out, probs, c.q, c.k, c.v, c.cu, 4, 2, D, 1)
+			T, D := c.spans[2].To, c.D
+			out, probs := fresh(T*4*D), fresh(AttentionScratch(T, 4))
+			Attention(out, probs, c.q, c.k, c.v, c.spans, 4, 2, D, 1)
+			AttentionBackward(fresh(T*4*D), fresh(T*2*D), fresh(T*2*D), out, probs, c.q, c.k, c.v, c.spans, 4, 2, D, 1)
 			caches := NewCaches(1, T+1, 2, D)
 			caches[0].Add(c.k, c.v, T)
 			AttentionStep(fresh(4*D), fresh(4*D), fresh(2*D), fresh(2*D), []*Cache{&caches[0]}, 4, 1)

@@ -230,7 +230,10 @@ func TestThreadsDoNotChangeBytes(t *testing.T) {
 		pos := make([]int32, rows)
 		angle := normal(r, 16)
 		// 8 sequences of different lengths, 5 heads of 32 in one group
-		cu := []int{0, 1, 80, 81, 150, 150, 240, 320, rows}
+		var spans []Span
+		for i, from := range []int{0, 1, 80, 81, 150, 150, 240, 320} {
+			spans = append(spans, Span{from, []int{1, 80, 81, 150, 150, 240, 320, rows}[i], i == 3 || i == 6})
+		}
 		k, v := normal(r, rows*32), normal(r, rows*32)
 		run := func() map[string][]float32 {
 			out := map[string][]float32{}
@@ -247,9 +250,9 @@ func TestThreadsDoNotChangeBytes(t *testing.T) {
 			copy(p, x)
 			g := append([]float32(nil), y...)
 			AdamW(p, g, fresh("m", n), fresh("v", n), 0.1, 0.9, 0.99, 1e-8, 0.1, 1, 0.1, 0.01)
-			probs := fresh("probs", AttentionScratch(cu, 5))
-			Attention(fresh("attention", n), probs, q, k, v, cu, 5, 1, 32, 0.2)
-			AttentionBackward(fresh("dq", n), fresh("dk", len(k)), fresh("dv", len(v)), y, probs, q, k, v, cu, 5, 1, 32, 0.2)
+			probs := fresh("probs", AttentionScratch(rows, 5))
+			Attention(fresh("attention", n), probs, q, k, v, spans, 5, 1, 32, 0.2)
+			AttentionBackward(fresh("dq", n), fresh("dk", len(k)), fresh("dv", len(v)), y, probs, q, k, v, spans, 5, 1, 32, 0.2)
 			Gemm(true, false, d, 32, rows, x, d, k, 32, fresh("gemm", d*32), 32, true)
 			return out
 		}

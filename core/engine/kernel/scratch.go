@@ -8,7 +8,7 @@ import (
 // scratch is memory that a task borrows. It only grows: after the largest shape has been seen once, kernels allocate
 // no more. (A sync.Pool would give it up at every second garbage collection.)
 type scratch struct {
-	parts [4][]float32
+	parts [5][]float32
 }
 
 var shelf struct {
