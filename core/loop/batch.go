@@ -57,8 +57,8 @@ type batch struct {
 func (l *Loop) batches(t int, plan *Plan, units []unit, games []judged, traits sdk.LossTraits) []*batch {
 	var out []*batch
 	for epoch := range plan.Epochs {
-		order := rand.New(rand.NewPCG(l.Experiment.Seed, uint64(t)<<32|uint64(epoch))).Perm(len(units))
-		for part := range slices.Chunk(order, plan.BatchSize) {
+		rng := rand.New(rand.NewPCG(l.Experiment.Seed, uint64(t)<<32|uint64(epoch)))
+		for _, part := range inBatches(rng, units, plan.BatchSize, plan.BatchBy == ByPrompt) {
 			b := assemble(part, units, games, plan.Loss.C)
 			b.epoch = epoch
 			if traits.Mismatched {
@@ -68,6 +68,21 @@ func (l *Loop) batches(t int, plan *Plan, units []unit, games []judged, traits s
 		}
 	}
 	return out
+}
+
+// inBatches deals out the units in random order, size to a batch: each by itself, or prompt after prompt, each with all
+// its units.
+func inBatches(rng *rand.Rand, units []unit, size int, byPrompt bool) [][]int {
+	var dealt [][]int
+	for i, u := range units {
+		if byPrompt && i > 0 && u.game == units[i-1].game {
+			dealt[len(dealt)-1] = append(dealt[len(dealt)-1], i)
+		} else {
+			dealt = append(dealt, []int{i})
+		}
+	}
+	rng.Shuffle(len(dealt), func(i, j int) { dealt[i], dealt[j] = dealt[j], dealt[i] })
+	return slices.Collect(slices.Chunk(slices.Concat(dealt...), size))
 }
 
 func assemble(part []int, units []unit, games []judged, c float64) *batch {

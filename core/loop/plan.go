@@ -44,6 +44,7 @@ type Plan struct {
 	Warmup      int     `json:"warmup"`      // steps
 	Epochs      int     `json:"epochs"`
 	BatchSize   int     `json:"batch_size"` // units (pairs, completions or groups) a step
+	BatchBy     string  `json:"batch_by"`   // [ByPrompt] or [ByUnit]; [ByUnit] where a record of an earlier version has none
 	Clip        float64 `json:"clip"`       // largest gradient norm; 0: none
 	WeightDecay float64 `json:"weight_decay"`
 	AdamBeta1   float64 `json:"adam_beta1"`
@@ -85,6 +86,14 @@ type Experiment struct {
 	Plan            Plan     `json:"plan"`
 }
 
+// What is shuffled and dealt out to batches.
+const (
+	// ByPrompt keeps a prompt's units together: a completion goes through the model once for all its pairs, its prompt
+	// once for all its completions.
+	ByPrompt = "prompt"
+	ByUnit   = "unit" // each by itself, as TRL does
+)
+
 // DefaultPlan is what a plan holds where the script says nothing.
 func DefaultPlan() Plan {
 	return Plan{
@@ -100,6 +109,7 @@ func DefaultPlan() Plan {
 		LRSchedule: "constant",
 		Epochs:     1,
 		BatchSize:  32,
+		BatchBy:    ByUnit,
 		Clip:       1,
 		AdamBeta1:  0.9, AdamBeta2: 0.95, AdamEpsilon: 1e-8,
 	}

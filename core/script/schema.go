@@ -55,6 +55,7 @@ var limits = map[string]limit{
 	"warmup":       {max: math.MaxInt32},
 	"epochs":       {min: 1, max: 1000},
 	"batch_size":   {min: 1, max: math.MaxInt32},
+	"batch_by":     {oneOf: []string{loop.ByPrompt, loop.ByUnit}},
 	"clip":         {max: infinite, below: true},
 	"weight_decay": {max: infinite, below: true},
 	"adam_beta1":   {max: 1, below: true},

@@ -65,7 +65,7 @@ func TestEverySettingIsRead(t *testing.T) {
 		oracle = { "command", path = "x.sh" }, opponents = "all", estimator = "leave-self-out",
 		min_margin = 0.1, max_pairs = 3, max_abstain = 0.2,
 		loss = { "dpo", beta = 0.5, c = 2, label = "x" }, reference = "initial",
-		lr = 5e-5, lr_schedule = "cosine", warmup = 10, epochs = 2, batch_size = 64, clip = 0, weight_decay = 0.01,
+		lr = 5e-5, lr_schedule = "cosine", warmup = 10, epochs = 2, batch_size = 64, batch_by = "unit", clip = 0, weight_decay = 0.01,
 		adam_beta1 = 0.8, adam_beta2 = 0.99, adam_epsilon = 1e-6,
 		evaluate = { oracle = { "length" }, temperature = 0.5, max_tokens = 99 },
 	}`).Experiment()
@@ -81,7 +81,7 @@ func TestEverySettingIsRead(t *testing.T) {
 			Oracle:    loop.Plugin{Name: "command", Settings: sdk.Settings{"path": "x.sh"}},
 			Opponents: "all", Estimator: "leave-self-out", MinMargin: 0.1, MaxPairs: 3, MaxAbstain: 0.2,
 			Loss:      loop.Plugin{Name: "dpo", Settings: sdk.Settings{"beta": 0.5, "label": "x"}, C: 2},
-			Reference: "initial", LR: 5e-5, LRSchedule: "cosine", Warmup: 10, Epochs: 2, BatchSize: 64, WeightDecay: 0.01,
+			Reference: "initial", LR: 5e-5, LRSchedule: "cosine", Warmup: 10, Epochs: 2, BatchSize: 64, BatchBy: "unit", WeightDecay: 0.01,
 			AdamBeta1: 0.8, AdamBeta2: 0.99, AdamEpsilon: 1e-6,
 		},
 	}
