@@ -1,8 +1,10 @@
 package kernel
 
 // Packed is a weight matrix laid out for [GemmPacked]: panels of 32 rows, transposed, [N/32][K][32], the last panel
-// filled up with zeros. The zero value is empty and ready for [Pack]. It may be read by many goroutines at a time.
+// filled up with zeros. The zero value is empty and ready for [Pack] and [PackBF16]. It may be read by many goroutines
+// at a time.
 type Packed struct {
+	*format
 	n, k int
 	data []float32
 }
@@ -14,19 +16,22 @@ func (p *Packed) N() int { return p.n }
 func (p *Packed) K() int { return p.k }
 
 // Pack fills p with b, stored N×K in rows of ldb (a weight matrix in y = x·Wᵀ). It reuses p's memory if that suffices.
-func Pack(p *Packed, b []float32, N, K, ldb int) {
-	panels := (N + panel - 1) / panel
+func Pack(p *Packed, b []float32, N, K, ldb int) { p.pack(&float32s, b, N, K, ldb) }
+
+func (p *Packed) pack(f *format, b []float32, N, K, ldb int) {
 	if N > 0 && K > 0 {
 		fits("B", b, N, K, ldb)
 	}
-	p.n, p.k = N, K
-	p.data = grow(p.data, panels*panel*K)
+	panels := (N + panel - 1) / panel
+	size := f.steps(K) * panel
+	p.format, p.n, p.k = f, N, K
+	p.data = grow(p.data, panels*size)
 	if K == 0 {
 		return
 	}
 	one := func(q int) {
 		n0 := q * panel
-		packTransposed(p.data[q*K*panel:][:K*panel], b[n0*ldb:], ldb, min(panel, N-n0), K)
+		f.packTransposed(p.data[q*size:][:size], b[n0*ldb:], ldb, min(panel, N-n0), K)
 	}
 	inParallel(panels, N*K, one)
 }
