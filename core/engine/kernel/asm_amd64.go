@@ -691,3 +691,87 @@ func pairRowsBF16(dst *float32, ds int, src *float32, ld int, n int, kc int)
 //
 //go:noescape
 func peakBF16(n int)
+
+// tile1x16VNNI is tileQ8Generic for m = 1 with fused sums; strides are in bytes, n is at most 16.
+// n and rows are at least 1.
+//
+//go:noescape
+func tile1x16VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tile1x32VNNI is tileQ8Generic for m = 1 with fused sums; strides are in bytes, n is at most 32.
+// n and rows are at least 1.
+//
+//go:noescape
+func tile1x32VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tile2x16VNNI is tileQ8Generic for m = 2 with fused sums; strides are in bytes, n is at most 16.
+// n and rows are at least 1.
+//
+//go:noescape
+func tile2x16VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tile2x32VNNI is tileQ8Generic for m = 2 with fused sums; strides are in bytes, n is at most 32.
+// n and rows are at least 1.
+//
+//go:noescape
+func tile2x32VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tile3x16VNNI is tileQ8Generic for m = 3 with fused sums; strides are in bytes, n is at most 16.
+// n and rows are at least 1.
+//
+//go:noescape
+func tile3x16VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tile3x32VNNI is tileQ8Generic for m = 3 with fused sums; strides are in bytes, n is at most 32.
+// n and rows are at least 1.
+//
+//go:noescape
+func tile3x32VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tile4x16VNNI is tileQ8Generic for m = 4 with fused sums; strides are in bytes, n is at most 16.
+// n and rows are at least 1.
+//
+//go:noescape
+func tile4x16VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tile4x32VNNI is tileQ8Generic for m = 4 with fused sums; strides are in bytes, n is at most 32.
+// n and rows are at least 1.
+//
+//go:noescape
+func tile4x32VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tile5x16VNNI is tileQ8Generic for m = 5 with fused sums; strides are in bytes, n is at most 16.
+// n and rows are at least 1.
+//
+//go:noescape
+func tile5x16VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tile5x32VNNI is tileQ8Generic for m = 5 with fused sums; strides are in bytes, n is at most 32.
+// n and rows are at least 1.
+//
+//go:noescape
+func tile5x32VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tile6x16VNNI is tileQ8Generic for m = 6 with fused sums; strides are in bytes, n is at most 16.
+// n and rows are at least 1.
+//
+//go:noescape
+func tile6x16VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tile6x32VNNI is tileQ8Generic for m = 6 with fused sums; strides are in bytes, n is at most 32.
+// n and rows are at least 1.
+//
+//go:noescape
+func tile6x32VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// quantizeVNNI is quantizeGeneric.
+// n and rows are at least 1.
+//
+//go:noescape
+func quantizeVNNI(dst *float32, x *float32, n int)
+
+// peakVNNI is peakAVX512 for products of int8.
+// n and rows are at least 1.
+//
+//go:noescape
+func peakVNNI(n int)

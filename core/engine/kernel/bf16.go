@@ -39,7 +39,7 @@ func GemmBF16(tA, tB bool, M, N, K int, a []float32, lda int, b []float32, ldb i
 func PackBF16(p *Packed, b []float32, N, K, ldb int) { p.pack(formatBF16(), b, N, K, ldb) }
 
 // rounded is bfloat16 held as float32, for the levels without instructions for it.
-var rounded = format{group: 1, tileRows: tileRows, tile: tile,
+var rounded = format{group: 1, stepA: 1, stepB: panel, tileRows: tileRows, tile: tile,
 	packTransposed: func(dst, src []float32, ld, n, kc int) {
 		packTransposed(dst, src, ld, n, kc)
 		round(dst[:kc*panel], dst[:kc*panel])

@@ -4,7 +4,7 @@ package kernel
 
 // pairs is bfloat16 for the instruction VDPBF16PS: an element's 32 bits hold two numbers, neighbours along k, the first
 // in the lower half. After an odd number of them there is a zero.
-var pairs = format{group: 2, tileRows: func() int { return len(tilesBF16[0]) - 1 },
+var pairs = format{group: 2, stepA: 1, stepB: panel, tileRows: func() int { return len(tilesBF16[0]) - 1 },
 	tile: func(m, n, steps int, a []float32, rs, ks int, b []float32, bs int, c []float32, ldc int, acc bool) {
 		tilesBF16[(n-1)/16][m](steps, &a[0], 4*rs, 4*ks, &b[0], 4*bs, &c[0], 4*ldc, n, flag(acc))
 	},

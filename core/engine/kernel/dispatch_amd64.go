@@ -19,6 +19,9 @@ func detect() []instructions {
 			have = append(have, avx512)
 			if x.HasAVX512BF16 {
 				have = append(have, bf16)
+				if x.HasAVX512VNNI {
+					have = append(have, vnni)
+				}
 			}
 		}
 	}

@@ -39,8 +39,8 @@ func GemmSerial(tA, tB bool, M, N, K int, a []float32, lda int, b []float32, ldb
 	}
 }
 
-// GemmPacked is [Gemm] with a B packed before: C (=|+=) A·Bᵀ, where A is M×K and B is N×K. If [PackBF16] packed B, it is
-// [GemmBF16].
+// GemmPacked is [Gemm] with a B packed before: C (=|+=) A·Bᵀ, where A is M×K and B is N×K. If [PackBF16] packed B, it
+// is [GemmBF16]; if [PackQ8] did, see there.
 func GemmPacked(M int, a []float32, lda int, b *Packed, c []float32, ldc int, acc bool) {
 	if g := newGemm(b.format, false, M, b.n, b.k, a, lda, c, ldc, acc); g != nil {
 		g.packed = b.data
@@ -50,26 +50,27 @@ func GemmPacked(M int, a []float32, lda int, b *Packed, c []float32, ldc int, ac
 
 const (
 	panel     = 32      // columns of a tile and of a packed panel, at every level
-	blockK    = 256     // a panel of so many steps is 32 KiB: it stays in the L1 cache while rows pass by
+	blockK    = 256     // a panel of so many float32 along k is 32 KiB: it stays in the L1 cache while rows pass by
 	blockRows = 336     // rows of A that share a panel: 336·256 floats stay in the L2 cache
 	smallWork = 1 << 18 // multiplications that make threads worth their start
 )
 
-// format is how the numbers of a product are held for the tiles, which go along k in steps of one element or more.
+// format is how the numbers of a product are held for the tiles, which go along k in steps of one number or more.
 type format struct {
-	group    int  // numbers in an element: 1, or 2 where they are half as long
-	inPlace  bool // numbers are held as the caller does: they need no copy
-	tileRows func() int
-	tile     func(m, n, steps int, a []float32, rs, ks int, b []float32, bs int, c []float32, ldc int, acc bool)
+	group        int  // numbers along k in a step
+	stepA, stepB int  // elements, the room of a float32, that a step takes in a row of A and in a panel of B
+	inPlace      bool // numbers are held as the caller does: they need no copy
+	tileRows     func() int
+	tile         func(m, n, steps int, a []float32, rs, ks int, b []float32, bs int, c []float32, ldc int, acc bool)
 	// What copies B to panels, for B stored N×K and K×N, and what copies A, stored M×K and K×M, to rows of ds elements.
 	packTransposed, packRows func(dst, src []float32, ld, n, kc int)
 	copyRows, copyColumns    func(dst []float32, ds int, src []float32, ld, rows, kc int)
 }
 
-var float32s = format{group: 1, inPlace: true, tileRows: tileRows, tile: tile,
+var float32s = format{group: 1, stepA: 1, stepB: panel, inPlace: true, tileRows: tileRows, tile: tile,
 	packTransposed: packTransposed, packRows: packRows, copyRows: copyRows, copyColumns: copyColumns}
 
-// steps is the number of elements that hold k numbers.
+// steps is the number of steps that k numbers take.
 func (f *format) steps(k int) int { return (k + f.group - 1) / f.group }
 
 func copyRows(dst []float32, ds int, src []float32, ld, rows, kc int) {
@@ -201,9 +202,9 @@ func (g *gemm) run(t int) {
 		s = borrow()
 		defer s.giveBack()
 	}
-	all, blocks := g.steps(g.K), 1
-	if all > blockK*5/4 {
-		blocks = (all + blockK - 1) / blockK
+	all, most, blocks := g.steps(g.K), blockK*panel/g.stepB, 1
+	if all > most*5/4 {
+		blocks = (all + most - 1) / most
 	}
 	for z := range blocks {
 		s0, s1 := z*all/blocks, (z+1)*all/blocks
@@ -218,17 +219,17 @@ func (g *gemm) run(t int) {
 			n0 := q * panel
 			n := min(panel, g.N-n0)
 			var b []float32
-			bs := panel
+			bs := g.stepB
 			switch {
 			case g.packed != nil:
-				b = g.packed[(q*all+s0)*panel:]
+				b = g.packed[(q*all+s0)*bs:]
 			case inPlace:
 				b, bs = g.b[k0*g.ldb+n0:], g.ldb
 			case g.tB:
-				b = s.part(0, steps*panel)
+				b = s.part(0, steps*bs)
 				g.packTransposed(b, g.b[n0*g.ldb+k0:], g.ldb, n, kc)
 			default:
-				b = s.part(0, steps*panel)
+				b = s.part(0, steps*bs)
 				g.packRows(b, g.b[k0*g.ldb+n0:], g.ldb, n, kc)
 			}
 			for p := p0; p < p1; p++ {
@@ -244,10 +245,11 @@ func (g *gemm) run(t int) {
 func (g *gemm) copyA(s *scratch, a []float32, rows, kc int) (to []float32, rs, ks int) {
 	steps := g.steps(kc)
 	if g.ks == 1 {
-		rs = (steps+15)&^15 + 16
+		ks = g.stepA
+		rs = (steps*ks+15)&^15 + 16
 		to = s.part(1, rows*rs)
 		g.copyRows(to, rs, a, g.rs, rows, kc)
-		return to, rs, 1
+		return to, rs, ks
 	}
 	ks = (rows+panel-1)&^(panel-1) + 16
 	to = s.part(1, steps*ks)

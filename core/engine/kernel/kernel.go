@@ -1,7 +1,7 @@
 // Package kernel is arithmetic on slices: the Go loop that each function equals, and assembly.
 //
-// Everything is float32 and row-major; [GemmBF16] rounds its factors on the way. A matrix is a slice and a leading
-// dimension (ld): element (i, j) is x[i*ld+j].
+// Everything is float32 and row-major; [GemmBF16] and [PackQ8] round the factors of products on the way. A matrix is a
+// slice and a leading dimension (ld): element (i, j) is x[i*ld+j].
 //
 // Two promises hold at a fixed level (see [Level]). The bytes of a result do not depend on the number of threads.
 // And a row's result does not depend on the rows computed with it: it is the same in a batch of one and of a thousand.
@@ -23,9 +23,10 @@ const (
 	avx2                        // AVX2 and FMA, 8 lanes
 	avx512                      // AVX-512 F, BW, DQ and VL, 16 lanes
 	bf16                        // AVX-512 BF16: as avx512, but for products of bfloat16
+	vnni                        // AVX-512 VNNI: as bf16, but for products of int8
 )
 
-var levelNames = [...]string{"generic", "avx2", "avx512", "bf16"}
+var levelNames = [...]string{"generic", "avx2", "avx512", "bf16", "vnni"}
 
 func (l instructions) String() string { return levelNames[l] }
 
@@ -49,9 +50,9 @@ func choose(asked string, have []instructions) (instructions, error) {
 		asked, strings.Join(names, ", "))
 }
 
-// Level names the instructions in use: "generic", "avx2", "avx512" or "bf16". It is the best that the CPU has, unless
-// the environment variable DNO_KERNEL names another. Results of different levels differ in the last bits, but for
-// these: at "bf16", everything that is not rounded to bfloat16 is the same bytes as at "avx512".
+// Level names the instructions in use: "generic", "avx2", "avx512", "bf16" or "vnni". It is the best that the CPU has,
+// unless the environment variable DNO_KERNEL names another. Results of different levels differ in the last bits, but
+// for these: from "avx512" on everything that is float32 is the same bytes, and from "bf16" on that is bfloat16.
 func Level() string { return level.String() }
 
 // Levels names the levels that this build has on this CPU, "generic" first. The build tag purego leaves only that.

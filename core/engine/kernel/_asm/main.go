@@ -40,5 +40,9 @@ func main() {
 	v.pairRow()
 	v.pairRows()
 	v.peak()
+	v = isa{name: "VNNI", w: 16}
+	v.quantizedTiles()
+	v.quantize()
+	v.quantizedPeak()
 	Generate()
 }
