@@ -193,6 +193,12 @@ func rotateAVX2(x *float32, cos *float32, sin *float32, heads int, half int, sig
 //go:noescape
 func adamWAVX2(w *float32, grad *float32, m *float32, v *float32, n int, c *float32)
 
+// roundAVX2 is for i := range n { dst[i] = RoundBF16(src[i]) }.
+// n and rows are at least 1.
+//
+//go:noescape
+func roundAVX2(dst *float32, src *float32, n int)
+
 // peakAVX2 is for range n { 48 independent vector FMAs }: what the core can do at most.
 // n and rows are at least 1.
 //
@@ -481,8 +487,291 @@ func rotateAVX512(x *float32, cos *float32, sin *float32, heads int, half int, s
 //go:noescape
 func adamWAVX512(w *float32, grad *float32, m *float32, v *float32, n int, c *float32)
 
+// roundAVX512 is for i := range n { dst[i] = RoundBF16(src[i]) }.
+// n and rows are at least 1.
+//
+//go:noescape
+func roundAVX512(dst *float32, src *float32, n int)
+
 // peakAVX512 is for range n { 48 independent vector FMAs }: what the core can do at most.
 // n and rows are at least 1.
 //
 //go:noescape
 func peakAVX512(n int)
+
+// tile1x16BF16 is tileGeneric for m = 1 on pairs of bfloat16, which k counts; strides are in bytes, n is at most 16.
+// n and rows are at least 1.
+//
+//go:noescape
+func tile1x16BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tile1x32BF16 is tileGeneric for m = 1 on pairs of bfloat16, which k counts; strides are in bytes, n is at most 32.
+// n and rows are at least 1.
+//
+//go:noescape
+func tile1x32BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tile2x16BF16 is tileGeneric for m = 2 on pairs of bfloat16, which k counts; strides are in bytes, n is at most 16.
+// n and rows are at least 1.
+//
+//go:noescape
+func tile2x16BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tile2x32BF16 is tileGeneric for m = 2 on pairs of bfloat16, which k counts; strides are in bytes, n is at most 32.
+// n and rows are at least 1.
+//
+//go:noescape
+func tile2x32BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tile3x16BF16 is tileGeneric for m = 3 on pairs of bfloat16, which k counts; strides are in bytes, n is at most 16.
+// n and rows are at least 1.
+//
+//go:noescape
+func tile3x16BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tile3x32BF16 is tileGeneric for m = 3 on pairs of bfloat16, which k counts; strides are in bytes, n is at most 32.
+// n and rows are at least 1.
+//
+//go:noescape
+func tile3x32BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tile4x16BF16 is tileGeneric for m = 4 on pairs of bfloat16, which k counts; strides are in bytes, n is at most 16.
+// n and rows are at least 1.
+//
+//go:noescape
+func tile4x16BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tile4x32BF16 is tileGeneric for m = 4 on pairs of bfloat16, which k counts; strides are in bytes, n is at most 32.
+// n and rows are at least 1.
+//
+//go:noescape
+func tile4x32BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tile5x16BF16 is tileGeneric for m = 5 on pairs of bfloat16, which k counts; strides are in bytes, n is at most 16.
+// n and rows are at least 1.
+//
+//go:noescape
+func tile5x16BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tile5x32BF16 is tileGeneric for m = 5 on pairs of bfloat16, which k counts; strides are in bytes, n is at most 32.
+// n and rows are at least 1.
+//
+//go:noescape
+func tile5x32BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tile6x16BF16 is tileGeneric for m = 6 on pairs of bfloat16, which k counts; strides are in bytes, n is at most 16.
+// n and rows are at least 1.
+//
+//go:noescape
+func tile6x16BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tile6x32BF16 is tileGeneric for m = 6 on pairs of bfloat16, which k counts; strides are in bytes, n is at most 32.
+// n and rows are at least 1.
+//
+//go:noescape
+func tile6x32BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tile7x16BF16 is tileGeneric for m = 7 on pairs of bfloat16, which k counts; strides are in bytes, n is at most 16.
+// n and rows are at least 1.
+//
+//go:noescape
+func tile7x16BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tile7x32BF16 is tileGeneric for m = 7 on pairs of bfloat16, which k counts; strides are in bytes, n is at most 32.
+// n and rows are at least 1.
+//
+//go:noescape
+func tile7x32BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tile8x16BF16 is tileGeneric for m = 8 on pairs of bfloat16, which k counts; strides are in bytes, n is at most 16.
+// n and rows are at least 1.
+//
+//go:noescape
+func tile8x16BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tile8x32BF16 is tileGeneric for m = 8 on pairs of bfloat16, which k counts; strides are in bytes, n is at most 32.
+// n and rows are at least 1.
+//
+//go:noescape
+func tile8x32BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tile9x16BF16 is tileGeneric for m = 9 on pairs of bfloat16, which k counts; strides are in bytes, n is at most 16.
+// n and rows are at least 1.
+//
+//go:noescape
+func tile9x16BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tile9x32BF16 is tileGeneric for m = 9 on pairs of bfloat16, which k counts; strides are in bytes, n is at most 32.
+// n and rows are at least 1.
+//
+//go:noescape
+func tile9x32BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tile10x16BF16 is tileGeneric for m = 10 on pairs of bfloat16, which k counts; strides are in bytes, n is at most 16.
+// n and rows are at least 1.
+//
+//go:noescape
+func tile10x16BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tile10x32BF16 is tileGeneric for m = 10 on pairs of bfloat16, which k counts; strides are in bytes, n is at most 32.
+// n and rows are at least 1.
+//
+//go:noescape
+func tile10x32BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tile11x16BF16 is tileGeneric for m = 11 on pairs of bfloat16, which k counts; strides are in bytes, n is at most 16.
+// n and rows are at least 1.
+//
+//go:noescape
+func tile11x16BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tile11x32BF16 is tileGeneric for m = 11 on pairs of bfloat16, which k counts; strides are in bytes, n is at most 32.
+// n and rows are at least 1.
+//
+//go:noescape
+func tile11x32BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tile12x16BF16 is tileGeneric for m = 12 on pairs of bfloat16, which k counts; strides are in bytes, n is at most 16.
+// n and rows are at least 1.
+//
+//go:noescape
+func tile12x16BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tile12x32BF16 is tileGeneric for m = 12 on pairs of bfloat16, which k counts; strides are in bytes, n is at most 32.
+// n and rows are at least 1.
+//
+//go:noescape
+func tile12x32BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tile13x16BF16 is tileGeneric for m = 13 on pairs of bfloat16, which k counts; strides are in bytes, n is at most 16.
+// n and rows are at least 1.
+//
+//go:noescape
+func tile13x16BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tile13x32BF16 is tileGeneric for m = 13 on pairs of bfloat16, which k counts; strides are in bytes, n is at most 32.
+// n and rows are at least 1.
+//
+//go:noescape
+func tile13x32BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tile14x16BF16 is tileGeneric for m = 14 on pairs of bfloat16, which k counts; strides are in bytes, n is at most 16.
+// n and rows are at least 1.
+//
+//go:noescape
+func tile14x16BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tile14x32BF16 is tileGeneric for m = 14 on pairs of bfloat16, which k counts; strides are in bytes, n is at most 32.
+// n and rows are at least 1.
+//
+//go:noescape
+func tile14x32BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// packTransposedBF16 is for p := range (kc+1)/2 { for i := range 16 { dst[p*32+i] = i < n ? pair(src[i*ld+2*p], src[i*ld+2*p+1]) : 0 } }, where the number after a row's last is 0; ld is in bytes, n may be 0 or less.
+// n and rows are at least 1.
+//
+//go:noescape
+func packTransposedBF16(dst *float32, src *float32, ld int, n int, kc int)
+
+// pairRowBF16 is for i := range (n+1)/2 { dst[i] = pair(src[2*i], src[2*i+1]) }, where the number after the last is 0.
+// n and rows are at least 1.
+//
+//go:noescape
+func pairRowBF16(dst *float32, src *float32, n int)
+
+// pairRowsBF16 is for p := range (kc+1)/2 { for j := range 32 { dst[p*ds+j] = pair(src[2*p*ld+j], src[(2*p+1)*ld+j]) } }, where the row after
+// the last and the columns from n on are 0; ds and ld are in bytes.
+// n and rows are at least 1.
+//
+//go:noescape
+func pairRowsBF16(dst *float32, ds int, src *float32, ld int, n int, kc int)
+
+// peakBF16 is for range n { 48 independent vector FMAs }: what the core can do at most.
+// n and rows are at least 1.
+//
+//go:noescape
+func peakBF16(n int)
+
+// tile1x16VNNI is tileQ8Generic for m = 1 with fused sums; strides are in bytes, n is at most 16.
+// n and rows are at least 1.
+//
+//go:noescape
+func tile1x16VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tile1x32VNNI is tileQ8Generic for m = 1 with fused sums; strides are in bytes, n is at most 32.
+// n and rows are at least 1.
+//
+//go:noescape
+func tile1x32VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tile2x16VNNI is tileQ8Generic for m = 2 with fused sums; strides are in bytes, n is at most 16.
+// n and rows are at least 1.
+//
+//go:noescape
+func tile2x16VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tile2x32VNNI is tileQ8Generic for m = 2 with fused sums; strides are in bytes, n is at most 32.
+// n and rows are at least 1.
+//
+//go:noescape
+func tile2x32VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tile3x16VNNI is tileQ8Generic for m = 3 with fused sums; strides are in bytes, n is at most 16.
+// n and rows are at least 1.
+//
+//go:noescape
+func tile3x16VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tile3x32VNNI is tileQ8Generic for m = 3 with fused sums; strides are in bytes, n is at most 32.
+// n and rows are at least 1.
+//
+//go:noescape
+func tile3x32VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tile4x16VNNI is tileQ8Generic for m = 4 with fused sums; strides are in bytes, n is at most 16.
+// n and rows are at least 1.
+//
+//go:noescape
+func tile4x16VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tile4x32VNNI is tileQ8Generic for m = 4 with fused sums; strides are in bytes, n is at most 32.
+// n and rows are at least 1.
+//
+//go:noescape
+func tile4x32VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tile5x16VNNI is tileQ8Generic for m = 5 with fused sums; strides are in bytes, n is at most 16.
+// n and rows are at least 1.
+//
+//go:noescape
+func tile5x16VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tile5x32VNNI is tileQ8Generic for m = 5 with fused sums; strides are in bytes, n is at most 32.
+// n and rows are at least 1.
+//
+//go:noescape
+func tile5x32VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tile6x16VNNI is tileQ8Generic for m = 6 with fused sums; strides are in bytes, n is at most 16.
+// n and rows are at least 1.
+//
+//go:noescape
+func tile6x16VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tile6x32VNNI is tileQ8Generic for m = 6 with fused sums; strides are in bytes, n is at most 32.
+// n and rows are at least 1.
+//
+//go:noescape
+func tile6x32VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// quantizeVNNI is quantizeGeneric.
+// n and rows are at least 1.
+//
+//go:noescape
+func quantizeVNNI(dst *float32, x *float32, n int)
+
+// peakVNNI is peakAVX512 for products of int8.
+// n and rows are at least 1.
+//
+//go:noescape
+func peakVNNI(n int)

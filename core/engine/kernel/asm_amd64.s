@@ -1005,7 +1005,7 @@ block:
 	VMOVUPS    Y14, 768(AX)
 	VMOVUPS    Y15, 896(AX)
 	ADDQ       $0x00000400, AX
-	ADDQ       $0x20, CX
+	ADDQ       $0x00000020, CX
 	SUBQ       $0x08, SI
 	JNZ        block
 	JMP        end
@@ -1096,30 +1096,30 @@ masked:
 	VPERM2F128 $0x31, Y7, Y3, Y15
 	VMOVUPS    Y8, (AX)
 	SUBQ       $0x01, SI
-	JZ         end
+	JLE        end
 	VMOVUPS    Y9, 128(AX)
 	SUBQ       $0x01, SI
-	JZ         end
+	JLE        end
 	VMOVUPS    Y10, 256(AX)
 	SUBQ       $0x01, SI
-	JZ         end
+	JLE        end
 	VMOVUPS    Y11, 384(AX)
 	SUBQ       $0x01, SI
-	JZ         end
+	JLE        end
 	VMOVUPS    Y12, 512(AX)
 	SUBQ       $0x01, SI
-	JZ         end
+	JLE        end
 	VMOVUPS    Y13, 640(AX)
 	SUBQ       $0x01, SI
-	JZ         end
+	JLE        end
 	VMOVUPS    Y14, 768(AX)
 	SUBQ       $0x01, SI
-	JZ         end
+	JLE        end
 	VMOVUPS    Y15, 896(AX)
 	SUBQ       $0x01, SI
-	JZ         end
+	JLE        end
 	ADDQ       $0x00000400, AX
-	ADDQ       $0x20, CX
+	ADDQ       $0x00000020, CX
 	JMP        block
 
 end:
@@ -3554,6 +3554,171 @@ next108:
 end109:
 	VZEROUPPER
 	RET
+
+// func roundAVX2(dst *float32, src *float32, n int)
+// Requires: AVX, AVX2
+TEXT ·roundAVX2(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ n+16(FP), DX
+	XORQ BX, BX
+
+loop110:
+	CMPQ      DX, $0x00000008
+	JLT       next111
+	VMOVUPS   (CX)(BX*4), Y0
+	VPSRLD    $0x10, Y0, Y1
+	VPAND     bits_00000001<>+0(SB), Y1, Y1
+	VPADDD    bits_00007fff<>+0(SB), Y1, Y1
+	VPADDD    Y0, Y1, Y1
+	VCMPPS    $0x03, Y0, Y0, Y2
+	VPOR      bits_00400000<>+0(SB), Y0, Y3
+	VBLENDVPS Y2, Y3, Y1, Y1
+	VPAND     bits_ffff0000<>+0(SB), Y1, Y1
+	VPAND     bits_7f800000<>+0(SB), Y0, Y2
+	VPXOR     Y3, Y3, Y3
+	VPCMPEQD  Y3, Y2, Y2
+	VPAND     bits_7fffffff<>+0(SB), Y2, Y2
+	VPANDN    Y1, Y2, Y1
+	VMOVUPS   Y1, (AX)(BX*4)
+	ADDQ      $0x00000008, BX
+	SUBQ      $0x00000008, DX
+	JMP       loop110
+
+next111:
+	TESTQ      DX, DX
+	JLE        end112
+	LEAQ       masks<>+128(SB), SI
+	SHLQ       $0x02, DX
+	SUBQ       DX, SI
+	VMOVUPS    (SI), Y15
+	VMASKMOVPS (CX)(BX*4), Y15, Y0
+	VPSRLD     $0x10, Y0, Y1
+	VPAND      bits_00000001<>+0(SB), Y1, Y1
+	VPADDD     bits_00007fff<>+0(SB), Y1, Y1
+	VPADDD     Y0, Y1, Y1
+	VCMPPS     $0x03, Y0, Y0, Y2
+	VPOR       bits_00400000<>+0(SB), Y0, Y3
+	VBLENDVPS  Y2, Y3, Y1, Y1
+	VPAND      bits_ffff0000<>+0(SB), Y1, Y1
+	VPAND      bits_7f800000<>+0(SB), Y0, Y2
+	VPXOR      Y3, Y3, Y3
+	VPCMPEQD   Y3, Y2, Y2
+	VPAND      bits_7fffffff<>+0(SB), Y2, Y2
+	VPANDN     Y1, Y2, Y1
+	VMASKMOVPS Y1, Y15, (AX)(BX*4)
+
+end112:
+	VZEROUPPER
+	RET
+
+DATA bits_00000001<>+0(SB)/4, $0x00000001
+DATA bits_00000001<>+4(SB)/4, $0x00000001
+DATA bits_00000001<>+8(SB)/4, $0x00000001
+DATA bits_00000001<>+12(SB)/4, $0x00000001
+DATA bits_00000001<>+16(SB)/4, $0x00000001
+DATA bits_00000001<>+20(SB)/4, $0x00000001
+DATA bits_00000001<>+24(SB)/4, $0x00000001
+DATA bits_00000001<>+28(SB)/4, $0x00000001
+DATA bits_00000001<>+32(SB)/4, $0x00000001
+DATA bits_00000001<>+36(SB)/4, $0x00000001
+DATA bits_00000001<>+40(SB)/4, $0x00000001
+DATA bits_00000001<>+44(SB)/4, $0x00000001
+DATA bits_00000001<>+48(SB)/4, $0x00000001
+DATA bits_00000001<>+52(SB)/4, $0x00000001
+DATA bits_00000001<>+56(SB)/4, $0x00000001
+DATA bits_00000001<>+60(SB)/4, $0x00000001
+GLOBL bits_00000001<>(SB), RODATA|NOPTR, $64
+
+DATA bits_00007fff<>+0(SB)/4, $0x00007fff
+DATA bits_00007fff<>+4(SB)/4, $0x00007fff
+DATA bits_00007fff<>+8(SB)/4, $0x00007fff
+DATA bits_00007fff<>+12(SB)/4, $0x00007fff
+DATA bits_00007fff<>+16(SB)/4, $0x00007fff
+DATA bits_00007fff<>+20(SB)/4, $0x00007fff
+DATA bits_00007fff<>+24(SB)/4, $0x00007fff
+DATA bits_00007fff<>+28(SB)/4, $0x00007fff
+DATA bits_00007fff<>+32(SB)/4, $0x00007fff
+DATA bits_00007fff<>+36(SB)/4, $0x00007fff
+DATA bits_00007fff<>+40(SB)/4, $0x00007fff
+DATA bits_00007fff<>+44(SB)/4, $0x00007fff
+DATA bits_00007fff<>+48(SB)/4, $0x00007fff
+DATA bits_00007fff<>+52(SB)/4, $0x00007fff
+DATA bits_00007fff<>+56(SB)/4, $0x00007fff
+DATA bits_00007fff<>+60(SB)/4, $0x00007fff
+GLOBL bits_00007fff<>(SB), RODATA|NOPTR, $64
+
+DATA bits_00400000<>+0(SB)/4, $0x00400000
+DATA bits_00400000<>+4(SB)/4, $0x00400000
+DATA bits_00400000<>+8(SB)/4, $0x00400000
+DATA bits_00400000<>+12(SB)/4, $0x00400000
+DATA bits_00400000<>+16(SB)/4, $0x00400000
+DATA bits_00400000<>+20(SB)/4, $0x00400000
+DATA bits_00400000<>+24(SB)/4, $0x00400000
+DATA bits_00400000<>+28(SB)/4, $0x00400000
+DATA bits_00400000<>+32(SB)/4, $0x00400000
+DATA bits_00400000<>+36(SB)/4, $0x00400000
+DATA bits_00400000<>+40(SB)/4, $0x00400000
+DATA bits_00400000<>+44(SB)/4, $0x00400000
+DATA bits_00400000<>+48(SB)/4, $0x00400000
+DATA bits_00400000<>+52(SB)/4, $0x00400000
+DATA bits_00400000<>+56(SB)/4, $0x00400000
+DATA bits_00400000<>+60(SB)/4, $0x00400000
+GLOBL bits_00400000<>(SB), RODATA|NOPTR, $64
+
+DATA bits_ffff0000<>+0(SB)/4, $0xffff0000
+DATA bits_ffff0000<>+4(SB)/4, $0xffff0000
+DATA bits_ffff0000<>+8(SB)/4, $0xffff0000
+DATA bits_ffff0000<>+12(SB)/4, $0xffff0000
+DATA bits_ffff0000<>+16(SB)/4, $0xffff0000
+DATA bits_ffff0000<>+20(SB)/4, $0xffff0000
+DATA bits_ffff0000<>+24(SB)/4, $0xffff0000
+DATA bits_ffff0000<>+28(SB)/4, $0xffff0000
+DATA bits_ffff0000<>+32(SB)/4, $0xffff0000
+DATA bits_ffff0000<>+36(SB)/4, $0xffff0000
+DATA bits_ffff0000<>+40(SB)/4, $0xffff0000
+DATA bits_ffff0000<>+44(SB)/4, $0xffff0000
+DATA bits_ffff0000<>+48(SB)/4, $0xffff0000
+DATA bits_ffff0000<>+52(SB)/4, $0xffff0000
+DATA bits_ffff0000<>+56(SB)/4, $0xffff0000
+DATA bits_ffff0000<>+60(SB)/4, $0xffff0000
+GLOBL bits_ffff0000<>(SB), RODATA|NOPTR, $64
+
+DATA bits_7f800000<>+0(SB)/4, $0x7f800000
+DATA bits_7f800000<>+4(SB)/4, $0x7f800000
+DATA bits_7f800000<>+8(SB)/4, $0x7f800000
+DATA bits_7f800000<>+12(SB)/4, $0x7f800000
+DATA bits_7f800000<>+16(SB)/4, $0x7f800000
+DATA bits_7f800000<>+20(SB)/4, $0x7f800000
+DATA bits_7f800000<>+24(SB)/4, $0x7f800000
+DATA bits_7f800000<>+28(SB)/4, $0x7f800000
+DATA bits_7f800000<>+32(SB)/4, $0x7f800000
+DATA bits_7f800000<>+36(SB)/4, $0x7f800000
+DATA bits_7f800000<>+40(SB)/4, $0x7f800000
+DATA bits_7f800000<>+44(SB)/4, $0x7f800000
+DATA bits_7f800000<>+48(SB)/4, $0x7f800000
+DATA bits_7f800000<>+52(SB)/4, $0x7f800000
+DATA bits_7f800000<>+56(SB)/4, $0x7f800000
+DATA bits_7f800000<>+60(SB)/4, $0x7f800000
+GLOBL bits_7f800000<>(SB), RODATA|NOPTR, $64
+
+DATA bits_7fffffff<>+0(SB)/4, $0x7fffffff
+DATA bits_7fffffff<>+4(SB)/4, $0x7fffffff
+DATA bits_7fffffff<>+8(SB)/4, $0x7fffffff
+DATA bits_7fffffff<>+12(SB)/4, $0x7fffffff
+DATA bits_7fffffff<>+16(SB)/4, $0x7fffffff
+DATA bits_7fffffff<>+20(SB)/4, $0x7fffffff
+DATA bits_7fffffff<>+24(SB)/4, $0x7fffffff
+DATA bits_7fffffff<>+28(SB)/4, $0x7fffffff
+DATA bits_7fffffff<>+32(SB)/4, $0x7fffffff
+DATA bits_7fffffff<>+36(SB)/4, $0x7fffffff
+DATA bits_7fffffff<>+40(SB)/4, $0x7fffffff
+DATA bits_7fffffff<>+44(SB)/4, $0x7fffffff
+DATA bits_7fffffff<>+48(SB)/4, $0x7fffffff
+DATA bits_7fffffff<>+52(SB)/4, $0x7fffffff
+DATA bits_7fffffff<>+56(SB)/4, $0x7fffffff
+DATA bits_7fffffff<>+60(SB)/4, $0x7fffffff
+GLOBL bits_7fffffff<>(SB), RODATA|NOPTR, $64
 
 // func peakAVX2(n int)
 // Requires: AVX, FMA3
@@ -6712,17 +6877,16 @@ block:
 	VMOVUPS    Z14, 1792(AX)
 	VMOVUPS    Z15, 1920(AX)
 	ADDQ       $0x00000800, AX
-	ADDQ       $0x40, CX
+	ADDQ       $0x00000040, CX
 	SUBQ       $0x10, SI
 	JNZ        block
 	JMP        end
 
 edge:
-	MOVQ  $0x0000ffff, R9
-	MOVQ  R9, R8
+	MOVL  $-1, R8
 	CMPQ  SI, $0x10
 	JGE   masked
-	BZHIQ SI, R9, R8
+	BZHIQ SI, R8, R8
 
 masked:
 	XORQ       R9, R9
@@ -6889,54 +7053,54 @@ masked:
 	VSHUFF32X4 $0xdd, Z31, Z29, Z15
 	VMOVUPS    Z0, (AX)
 	SUBQ       $0x01, SI
-	JZ         end
+	JLE        end
 	VMOVUPS    Z1, 128(AX)
 	SUBQ       $0x01, SI
-	JZ         end
+	JLE        end
 	VMOVUPS    Z2, 256(AX)
 	SUBQ       $0x01, SI
-	JZ         end
+	JLE        end
 	VMOVUPS    Z3, 384(AX)
 	SUBQ       $0x01, SI
-	JZ         end
+	JLE        end
 	VMOVUPS    Z4, 512(AX)
 	SUBQ       $0x01, SI
-	JZ         end
+	JLE        end
 	VMOVUPS    Z5, 640(AX)
 	SUBQ       $0x01, SI
-	JZ         end
+	JLE        end
 	VMOVUPS    Z6, 768(AX)
 	SUBQ       $0x01, SI
-	JZ         end
+	JLE        end
 	VMOVUPS    Z7, 896(AX)
 	SUBQ       $0x01, SI
-	JZ         end
+	JLE        end
 	VMOVUPS    Z8, 1024(AX)
 	SUBQ       $0x01, SI
-	JZ         end
+	JLE        end
 	VMOVUPS    Z9, 1152(AX)
 	SUBQ       $0x01, SI
-	JZ         end
+	JLE        end
 	VMOVUPS    Z10, 1280(AX)
 	SUBQ       $0x01, SI
-	JZ         end
+	JLE        end
 	VMOVUPS    Z11, 1408(AX)
 	SUBQ       $0x01, SI
-	JZ         end
+	JLE        end
 	VMOVUPS    Z12, 1536(AX)
 	SUBQ       $0x01, SI
-	JZ         end
+	JLE        end
 	VMOVUPS    Z13, 1664(AX)
 	SUBQ       $0x01, SI
-	JZ         end
+	JLE        end
 	VMOVUPS    Z14, 1792(AX)
 	SUBQ       $0x01, SI
-	JZ         end
+	JLE        end
 	VMOVUPS    Z15, 1920(AX)
 	SUBQ       $0x01, SI
-	JZ         end
+	JLE        end
 	ADDQ       $0x00000800, AX
-	ADDQ       $0x40, CX
+	ADDQ       $0x00000040, CX
 	JMP        block
 
 end:
@@ -6992,9 +7156,9 @@ TEXT ·expShiftAVX512(SB), NOSPLIT, $0-36
 	VXORPS       Z4, Z4, Z4
 	XORQ         BX, BX
 
-loop110:
+loop113:
 	CMPQ        DX, $0x00000020
-	JLT         next111
+	JLT         next114
 	VMOVUPS     (CX)(BX*4), Z0
 	VSUBPS      Z8, Z0, Z0
 	VMULPS      Z9, Z0, Z0
@@ -7043,12 +7207,12 @@ loop110:
 	VADDPS      Z0, Z4, Z4
 	ADDQ        $0x00000020, BX
 	SUBQ        $0x00000020, DX
-	JMP         loop110
+	JMP         loop113
 
-next111:
-loop112:
+next114:
+loop115:
 	CMPQ        DX, $0x00000010
-	JLT         next113
+	JLT         next116
 	VMOVUPS     (CX)(BX*4), Z0
 	VSUBPS      Z8, Z0, Z0
 	VMULPS      Z9, Z0, Z0
@@ -7074,11 +7238,11 @@ loop112:
 	VADDPS      Z0, Z4, Z4
 	ADDQ        $0x00000010, BX
 	SUBQ        $0x00000010, DX
-	JMP         loop112
+	JMP         loop115
 
-next113:
+next116:
 	TESTQ       DX, DX
-	JLE         end114
+	JLE         end117
 	MOVQ        $0x0000ffff, SI
 	BZHIQ       DX, SI, SI
 	KMOVW       SI, K1
@@ -7107,7 +7271,7 @@ next113:
 	VMOVAPS.Z   Z0, K1, Z0
 	VADDPS      Z0, Z4, Z4
 
-end114:
+end117:
 	VEXTRACTF32X8 $0x01, Z4, Y0
 	VADDPS        Y0, Y4, Y4
 	VEXTRACTF128  $0x01, Y4, X0
@@ -7141,9 +7305,9 @@ TEXT ·sumExpAVX512(SB), NOSPLIT, $0-28
 	VXORPS       Z4, Z4, Z4
 	XORQ         DX, DX
 
-loop115:
+loop118:
 	CMPQ        CX, $0x00000020
-	JLT         next116
+	JLT         next119
 	VMOVUPS     (AX)(DX*4), Z0
 	VSUBPS      Z8, Z0, Z0
 	VMOVUPS     Z28, Z3
@@ -7188,12 +7352,12 @@ loop115:
 	VADDPS      Z0, Z4, Z4
 	ADDQ        $0x00000020, DX
 	SUBQ        $0x00000020, CX
-	JMP         loop115
+	JMP         loop118
 
-next116:
-loop117:
+next119:
+loop120:
 	CMPQ        CX, $0x00000010
-	JLT         next118
+	JLT         next121
 	VMOVUPS     (AX)(DX*4), Z0
 	VSUBPS      Z8, Z0, Z0
 	VMOVUPS     Z28, Z3
@@ -7217,11 +7381,11 @@ loop117:
 	VADDPS      Z0, Z4, Z4
 	ADDQ        $0x00000010, DX
 	SUBQ        $0x00000010, CX
-	JMP         loop117
+	JMP         loop120
 
-next118:
+next121:
 	TESTQ       CX, CX
-	JLE         end119
+	JLE         end122
 	MOVQ        $0x0000ffff, BX
 	BZHIQ       CX, BX, BX
 	KMOVW       BX, K1
@@ -7248,7 +7412,7 @@ next118:
 	VMOVAPS.Z   Z0, K1, Z0
 	VADDPS      Z0, Z4, Z4
 
-end119:
+end122:
 	VEXTRACTF32X8 $0x01, Z4, Y0
 	VADDPS        Y0, Y4, Y4
 	VEXTRACTF128  $0x01, Y4, X0
@@ -7272,35 +7436,35 @@ TEXT ·maximumAVX512(SB), NOSPLIT, $0-20
 	VMOVAPS      Z4, Z7
 	XORQ         DX, DX
 
-loop120:
+loop123:
 	CMPQ   CX, $0x00000040
-	JLT    next121
+	JLT    next124
 	VMAXPS (AX)(DX*4), Z4, Z4
 	VMAXPS 64(AX)(DX*4), Z5, Z5
 	VMAXPS 128(AX)(DX*4), Z6, Z6
 	VMAXPS 192(AX)(DX*4), Z7, Z7
 	ADDQ   $0x00000040, DX
 	SUBQ   $0x00000040, CX
-	JMP    loop120
+	JMP    loop123
 
-next121:
-loop122:
+next124:
+loop125:
 	CMPQ   CX, $0x00000010
-	JLT    next123
+	JLT    next126
 	VMAXPS (AX)(DX*4), Z4, Z4
 	ADDQ   $0x00000010, DX
 	SUBQ   $0x00000010, CX
-	JMP    loop122
+	JMP    loop125
 
-next123:
+next126:
 	TESTQ  CX, CX
-	JLE    end124
+	JLE    end127
 	MOVQ   $0x0000ffff, BX
 	BZHIQ  CX, BX, BX
 	KMOVW  BX, K1
 	VMAXPS (AX)(DX*4), Z4, K1, Z4
 
-end124:
+end127:
 	VMAXPS        Z6, Z4, Z4
 	VMAXPS        Z7, Z5, Z5
 	VMAXPS        Z5, Z4, Z4
@@ -7347,35 +7511,35 @@ row:
 	XORQ         DI, DI
 	MOVQ         BX, R8
 
-loop125:
+loop128:
 	CMPQ   R8, $0x00000040
-	JLT    next126
+	JLT    next129
 	VMAXPS (AX)(DI*4), Z4, Z4
 	VMAXPS 64(AX)(DI*4), Z5, Z5
 	VMAXPS 128(AX)(DI*4), Z6, Z6
 	VMAXPS 192(AX)(DI*4), Z7, Z7
 	ADDQ   $0x00000040, DI
 	SUBQ   $0x00000040, R8
-	JMP    loop125
+	JMP    loop128
 
-next126:
-loop127:
+next129:
+loop130:
 	CMPQ   R8, $0x00000010
-	JLT    next128
+	JLT    next131
 	VMAXPS (AX)(DI*4), Z4, Z4
 	ADDQ   $0x00000010, DI
 	SUBQ   $0x00000010, R8
-	JMP    loop127
+	JMP    loop130
 
-next128:
+next131:
 	TESTQ  R8, R8
-	JLE    end129
+	JLE    end132
 	MOVQ   $0x0000ffff, R9
 	BZHIQ  R8, R9, R9
 	KMOVW  R9, K1
 	VMAXPS (AX)(DI*4), Z4, K1, Z4
 
-end129:
+end132:
 	VMAXPS        Z6, Z4, Z4
 	VMAXPS        Z7, Z5, Z5
 	VMAXPS        Z5, Z4, Z4
@@ -7393,9 +7557,9 @@ end129:
 	XORQ          DI, DI
 	MOVQ          BX, R8
 
-loop130:
+loop133:
 	CMPQ        R8, $0x00000020
-	JLT         next131
+	JLT         next134
 	VMOVUPS     (AX)(DI*4), Z0
 	VSUBPS      Z8, Z0, Z0
 	VMULPS      Z9, Z0, Z0
@@ -7444,12 +7608,12 @@ loop130:
 	VADDPS      Z0, Z4, Z4
 	ADDQ        $0x00000020, DI
 	SUBQ        $0x00000020, R8
-	JMP         loop130
+	JMP         loop133
 
-next131:
-loop132:
+next134:
+loop135:
 	CMPQ        R8, $0x00000010
-	JLT         next133
+	JLT         next136
 	VMOVUPS     (AX)(DI*4), Z0
 	VSUBPS      Z8, Z0, Z0
 	VMULPS      Z9, Z0, Z0
@@ -7475,11 +7639,11 @@ loop132:
 	VADDPS      Z0, Z4, Z4
 	ADDQ        $0x00000010, DI
 	SUBQ        $0x00000010, R8
-	JMP         loop132
+	JMP         loop135
 
-next133:
+next136:
 	TESTQ       R8, R8
-	JLE         end134
+	JLE         end137
 	MOVQ        $0x0000ffff, R9
 	BZHIQ       R8, R9, R9
 	KMOVW       R9, K1
@@ -7508,7 +7672,7 @@ next133:
 	VMOVAPS.Z   Z0, K1, Z0
 	VADDPS      Z0, Z4, Z4
 
-end134:
+end137:
 	VEXTRACTF32X8 $0x01, Z4, Y0
 	VADDPS        Y0, Y4, Y4
 	VEXTRACTF128  $0x01, Y4, X0
@@ -7525,23 +7689,23 @@ end134:
 	SUBQ          BX, R8
 	VXORPS        Z0, Z0, Z0
 
-loop135:
+loop138:
 	CMPQ    R8, $0x00000010
-	JLT     next136
+	JLT     next139
 	VMOVUPS Z0, (AX)(DI*4)
 	ADDQ    $0x00000010, DI
 	SUBQ    $0x00000010, R8
-	JMP     loop135
+	JMP     loop138
 
-next136:
+next139:
 	TESTQ   R8, R8
-	JLE     end137
+	JLE     end140
 	MOVQ    $0x0000ffff, R9
 	BZHIQ   R8, R9, R9
 	KMOVW   R9, K1
 	VMOVUPS Z0, K1, (AX)(DI*4)
 
-end137:
+end140:
 	ADDQ CX, AX
 	ADDQ $0x08, SI
 	MOVQ step+32(FP), DI
@@ -7582,9 +7746,9 @@ row:
 	XORQ         R8, R8
 	MOVQ         SI, R9
 
-loop138:
+loop141:
 	CMPQ        R9, $0x00000020
-	JLT         next139
+	JLT         next142
 	VMOVUPS     (AX)(R8*4), Z0
 	VSUBPS      Z8, Z0, Z0
 	VMULPS      Z9, Z0, Z0
@@ -7637,12 +7801,12 @@ loop138:
 	VFMADD231PS Z1, Z0, Z4
 	ADDQ        $0x00000020, R8
 	SUBQ        $0x00000020, R9
-	JMP         loop138
+	JMP         loop141
 
-next139:
-loop140:
+next142:
+loop143:
 	CMPQ        R9, $0x00000010
-	JLT         next141
+	JLT         next144
 	VMOVUPS     (AX)(R8*4), Z0
 	VSUBPS      Z8, Z0, Z0
 	VMULPS      Z9, Z0, Z0
@@ -7670,11 +7834,11 @@ loop140:
 	VFMADD231PS Z1, Z0, Z4
 	ADDQ        $0x00000010, R8
 	SUBQ        $0x00000010, R9
-	JMP         loop140
+	JMP         loop143
 
-next141:
+next144:
 	TESTQ       R9, R9
-	JLE         end142
+	JLE         end145
 	MOVQ        $0x0000ffff, R10
 	BZHIQ       R9, R10, R10
 	KMOVW       R10, K1
@@ -7704,7 +7868,7 @@ next141:
 	VMOVUPS.Z   (CX)(R8*4), K1, Z1
 	VFMADD231PS Z1, Z0, Z4
 
-end142:
+end145:
 	VEXTRACTF32X8 $0x01, Z4, Y0
 	VADDPS        Y0, Y4, Y4
 	VEXTRACTF128  $0x01, Y4, X0
@@ -7717,9 +7881,9 @@ end142:
 	XORQ          R8, R8
 	MOVQ          SI, R9
 
-loop143:
+loop146:
 	CMPQ    R9, $0x00000020
-	JLT     next144
+	JLT     next147
 	VMOVUPS (CX)(R8*4), Z0
 	VMOVUPS (AX)(R8*4), Z1
 	VSUBPS  Z4, Z0, Z0
@@ -7734,12 +7898,12 @@ loop143:
 	VMOVUPS Z0, 64(CX)(R8*4)
 	ADDQ    $0x00000020, R8
 	SUBQ    $0x00000020, R9
-	JMP     loop143
+	JMP     loop146
 
-next144:
-loop145:
+next147:
+loop148:
 	CMPQ    R9, $0x00000010
-	JLT     next146
+	JLT     next149
 	VMOVUPS (CX)(R8*4), Z0
 	VMOVUPS (AX)(R8*4), Z1
 	VSUBPS  Z4, Z0, Z0
@@ -7748,11 +7912,11 @@ loop145:
 	VMOVUPS Z0, (CX)(R8*4)
 	ADDQ    $0x00000010, R8
 	SUBQ    $0x00000010, R9
-	JMP     loop145
+	JMP     loop148
 
-next146:
+next149:
 	TESTQ     R9, R9
-	JLE       end147
+	JLE       end150
 	MOVQ      $0x0000ffff, R10
 	BZHIQ     R9, R10, R10
 	KMOVW     R10, K1
@@ -7763,31 +7927,31 @@ next146:
 	VMULPS    Z1, Z0, Z0
 	VMOVUPS   Z0, K1, (CX)(R8*4)
 
-end147:
+end150:
 	MOVQ   width+40(FP), R9
 	MOVQ   SI, R8
 	SUBQ   SI, R9
 	VXORPS Z0, Z0, Z0
 
-loop148:
+loop151:
 	CMPQ    R9, $0x00000010
-	JLT     next149
+	JLT     next152
 	VMOVUPS Z0, (AX)(R8*4)
 	VMOVUPS Z0, (CX)(R8*4)
 	ADDQ    $0x00000010, R8
 	SUBQ    $0x00000010, R9
-	JMP     loop148
+	JMP     loop151
 
-next149:
+next152:
 	TESTQ   R9, R9
-	JLE     end150
+	JLE     end153
 	MOVQ    $0x0000ffff, R10
 	BZHIQ   R9, R10, R10
 	KMOVW   R10, K1
 	VMOVUPS Z0, K1, (AX)(R8*4)
 	VMOVUPS Z0, K1, (CX)(R8*4)
 
-end150:
+end153:
 	ADDQ DX, AX
 	ADDQ DX, CX
 	ADDQ $0x08, DI
@@ -7812,19 +7976,19 @@ row:
 	XORQ         DI, DI
 	MOVQ         BX, R8
 
-loop151:
+loop154:
 	CMPQ    R8, $0x00000010
-	JLT     next152
+	JLT     next155
 	VMOVUPS (AX)(DI*4), Z0
 	VMULPS  Z1, Z0, Z0
 	VMOVUPS Z0, (AX)(DI*4)
 	ADDQ    $0x00000010, DI
 	SUBQ    $0x00000010, R8
-	JMP     loop151
+	JMP     loop154
 
-next152:
+next155:
 	TESTQ     R8, R8
-	JLE       end153
+	JLE       end156
 	MOVQ      $0x0000ffff, R9
 	BZHIQ     R8, R9, R9
 	KMOVW     R9, K1
@@ -7832,7 +7996,7 @@ next152:
 	VMULPS    Z1, Z0, Z0
 	VMOVUPS   Z0, K1, (AX)(DI*4)
 
-end153:
+end156:
 	ADDQ CX, AX
 	ADDQ $0x08, SI
 	SUBQ $0x01, DX
@@ -7852,9 +8016,9 @@ TEXT ·dotAVX512(SB), NOSPLIT, $0-28
 	VXORPS Z7, Z7, Z7
 	XORQ   BX, BX
 
-loop154:
+loop157:
 	CMPQ        DX, $0x00000040
-	JLT         next155
+	JLT         next158
 	VMOVUPS     (AX)(BX*4), Z0
 	VMOVUPS     (CX)(BX*4), Z1
 	VFMADD231PS Z1, Z0, Z4
@@ -7869,22 +8033,22 @@ loop154:
 	VFMADD231PS Z1, Z0, Z7
 	ADDQ        $0x00000040, BX
 	SUBQ        $0x00000040, DX
-	JMP         loop154
+	JMP         loop157
 
-next155:
-loop156:
+next158:
+loop159:
 	CMPQ        DX, $0x00000010
-	JLT         next157
+	JLT         next160
 	VMOVUPS     (AX)(BX*4), Z0
 	VMOVUPS     (CX)(BX*4), Z1
 	VFMADD231PS Z1, Z0, Z4
 	ADDQ        $0x00000010, BX
 	SUBQ        $0x00000010, DX
-	JMP         loop156
+	JMP         loop159
 
-next157:
+next160:
 	TESTQ       DX, DX
-	JLE         end158
+	JLE         end161
 	MOVQ        $0x0000ffff, SI
 	BZHIQ       DX, SI, SI
 	KMOVW       SI, K1
@@ -7892,7 +8056,7 @@ next157:
 	VMOVUPS.Z   (CX)(BX*4), K1, Z1
 	VFMADD231PS Z1, Z0, Z4
 
-end158:
+end161:
 	VADDPS        Z6, Z4, Z4
 	VADDPS        Z7, Z5, Z5
 	VADDPS        Z5, Z4, Z4
@@ -7917,9 +8081,9 @@ TEXT ·axpyAVX512(SB), NOSPLIT, $0-32
 	VBROADCASTSS a+0(FP), Z2
 	XORQ         BX, BX
 
-loop159:
+loop162:
 	CMPQ        DX, $0x00000040
-	JLT         next160
+	JLT         next163
 	VMOVUPS     (AX)(BX*4), Z0
 	VMOVUPS     (CX)(BX*4), Z1
 	VFMADD231PS Z0, Z2, Z1
@@ -7938,23 +8102,23 @@ loop159:
 	VMOVUPS     Z1, 192(CX)(BX*4)
 	ADDQ        $0x00000040, BX
 	SUBQ        $0x00000040, DX
-	JMP         loop159
+	JMP         loop162
 
-next160:
-loop161:
+next163:
+loop164:
 	CMPQ        DX, $0x00000010
-	JLT         next162
+	JLT         next165
 	VMOVUPS     (AX)(BX*4), Z0
 	VMOVUPS     (CX)(BX*4), Z1
 	VFMADD231PS Z0, Z2, Z1
 	VMOVUPS     Z1, (CX)(BX*4)
 	ADDQ        $0x00000010, BX
 	SUBQ        $0x00000010, DX
-	JMP         loop161
+	JMP         loop164
 
-next162:
+next165:
 	TESTQ       DX, DX
-	JLE         end163
+	JLE         end166
 	MOVQ        $0x0000ffff, SI
 	BZHIQ       DX, SI, SI
 	KMOVW       SI, K1
@@ -7963,7 +8127,7 @@ next162:
 	VFMADD231PS Z0, Z2, Z1
 	VMOVUPS     Z1, K1, (CX)(BX*4)
 
-end163:
+end166:
 	VZEROUPPER
 	RET
 
@@ -7975,9 +8139,9 @@ TEXT ·scaleAVX512(SB), NOSPLIT, $0-20
 	VBROADCASTSS a+16(FP), Z1
 	XORQ         DX, DX
 
-loop164:
+loop167:
 	CMPQ    CX, $0x00000040
-	JLT     next165
+	JLT     next168
 	VMOVUPS (AX)(DX*4), Z0
 	VMULPS  Z1, Z0, Z0
 	VMOVUPS Z0, (AX)(DX*4)
@@ -7992,22 +8156,22 @@ loop164:
 	VMOVUPS Z0, 192(AX)(DX*4)
 	ADDQ    $0x00000040, DX
 	SUBQ    $0x00000040, CX
-	JMP     loop164
+	JMP     loop167
 
-next165:
-loop166:
+next168:
+loop169:
 	CMPQ    CX, $0x00000010
-	JLT     next167
+	JLT     next170
 	VMOVUPS (AX)(DX*4), Z0
 	VMULPS  Z1, Z0, Z0
 	VMOVUPS Z0, (AX)(DX*4)
 	ADDQ    $0x00000010, DX
 	SUBQ    $0x00000010, CX
-	JMP     loop166
+	JMP     loop169
 
-next167:
+next170:
 	TESTQ     CX, CX
-	JLE       end168
+	JLE       end171
 	MOVQ      $0x0000ffff, BX
 	BZHIQ     CX, BX, BX
 	KMOVW     BX, K1
@@ -8015,7 +8179,7 @@ next167:
 	VMULPS    Z1, Z0, Z0
 	VMOVUPS   Z0, K1, (AX)(DX*4)
 
-end168:
+end171:
 	VZEROUPPER
 	RET
 
@@ -8028,9 +8192,9 @@ TEXT ·addAVX512(SB), NOSPLIT, $0-32
 	MOVQ n+24(FP), BX
 	XORQ SI, SI
 
-loop169:
+loop172:
 	CMPQ    BX, $0x00000040
-	JLT     next170
+	JLT     next173
 	VMOVUPS (CX)(SI*4), Z0
 	VMOVUPS (DX)(SI*4), Z1
 	VADDPS  Z1, Z0, Z0
@@ -8049,23 +8213,23 @@ loop169:
 	VMOVUPS Z0, 192(AX)(SI*4)
 	ADDQ    $0x00000040, SI
 	SUBQ    $0x00000040, BX
-	JMP     loop169
+	JMP     loop172
 
-next170:
-loop171:
+next173:
+loop174:
 	CMPQ    BX, $0x00000010
-	JLT     next172
+	JLT     next175
 	VMOVUPS (CX)(SI*4), Z0
 	VMOVUPS (DX)(SI*4), Z1
 	VADDPS  Z1, Z0, Z0
 	VMOVUPS Z0, (AX)(SI*4)
 	ADDQ    $0x00000010, SI
 	SUBQ    $0x00000010, BX
-	JMP     loop171
+	JMP     loop174
 
-next172:
+next175:
 	TESTQ     BX, BX
-	JLE       end173
+	JLE       end176
 	MOVQ      $0x0000ffff, DI
 	BZHIQ     BX, DI, DI
 	KMOVW     DI, K1
@@ -8074,7 +8238,7 @@ next172:
 	VADDPS    Z1, Z0, Z0
 	VMOVUPS   Z0, K1, (AX)(SI*4)
 
-end173:
+end176:
 	VZEROUPPER
 	RET
 
@@ -8093,9 +8257,9 @@ TEXT ·sumSquaresAVX512(SB), NOSPLIT, $0-24
 	VXORPS Z11, Z11, Z11
 	XORQ   DX, DX
 
-loop174:
+loop177:
 	CMPQ          CX, $0x00000040
-	JLT           next175
+	JLT           next178
 	VMOVUPS       (AX)(DX*4), Z0
 	VEXTRACTF32X8 $0x01, Z0, Y1
 	VCVTPS2PD     Y0, Z0
@@ -8122,12 +8286,12 @@ loop174:
 	VFMADD231PD   Z1, Z1, Z11
 	ADDQ          $0x00000040, DX
 	SUBQ          $0x00000040, CX
-	JMP           loop174
+	JMP           loop177
 
-next175:
-loop176:
+next178:
+loop179:
 	CMPQ          CX, $0x00000010
-	JLT           next177
+	JLT           next180
 	VMOVUPS       (AX)(DX*4), Z0
 	VEXTRACTF32X8 $0x01, Z0, Y1
 	VCVTPS2PD     Y0, Z0
@@ -8136,11 +8300,11 @@ loop176:
 	VFMADD231PD   Z1, Z1, Z5
 	ADDQ          $0x00000010, DX
 	SUBQ          $0x00000010, CX
-	JMP           loop176
+	JMP           loop179
 
-next177:
+next180:
 	TESTQ         CX, CX
-	JLE           end178
+	JLE           end181
 	MOVQ          $0x0000ffff, BX
 	BZHIQ         CX, BX, BX
 	KMOVW         BX, K1
@@ -8151,7 +8315,7 @@ next177:
 	VFMADD231PD   Z0, Z0, Z4
 	VFMADD231PD   Z1, Z1, Z5
 
-end178:
+end181:
 	VADDPD        Z8, Z4, Z4
 	VADDPD        Z9, Z5, Z5
 	VADDPD        Z10, Z6, Z6
@@ -8189,9 +8353,9 @@ row:
 	XORQ   R8, R8
 	MOVQ   DI, R9
 
-loop179:
+loop182:
 	CMPQ        R9, $0x00000040
-	JLT         next180
+	JLT         next183
 	VMOVUPS     (DX)(R8*4), Z0
 	VFMADD231PS Z0, Z0, Z4
 	VMOVUPS     64(DX)(R8*4), Z0
@@ -8202,28 +8366,28 @@ loop179:
 	VFMADD231PS Z0, Z0, Z7
 	ADDQ        $0x00000040, R8
 	SUBQ        $0x00000040, R9
-	JMP         loop179
+	JMP         loop182
 
-next180:
-loop181:
+next183:
+loop184:
 	CMPQ        R9, $0x00000010
-	JLT         next182
+	JLT         next185
 	VMOVUPS     (DX)(R8*4), Z0
 	VFMADD231PS Z0, Z0, Z4
 	ADDQ        $0x00000010, R8
 	SUBQ        $0x00000010, R9
-	JMP         loop181
+	JMP         loop184
 
-next182:
+next185:
 	TESTQ       R9, R9
-	JLE         end183
+	JLE         end186
 	MOVQ        $0x0000ffff, R10
 	BZHIQ       R9, R10, R10
 	KMOVW       R10, K1
 	VMOVUPS.Z   (DX)(R8*4), K1, Z0
 	VFMADD231PS Z0, Z0, Z4
 
-end183:
+end186:
 	VADDPS        Z6, Z4, Z4
 	VADDPS        Z7, Z5, Z5
 	VADDPS        Z5, Z4, Z4
@@ -8246,9 +8410,9 @@ end183:
 	XORQ          R8, R8
 	MOVQ          DI, R9
 
-loop184:
+loop187:
 	CMPQ    R9, $0x00000040
-	JLT     next185
+	JLT     next188
 	VMOVUPS (DX)(R8*4), Z0
 	VMOVUPS (BX)(R8*4), Z1
 	VMULPS  Z4, Z0, Z0
@@ -8271,12 +8435,12 @@ loop184:
 	VMOVUPS Z0, 192(AX)(R8*4)
 	ADDQ    $0x00000040, R8
 	SUBQ    $0x00000040, R9
-	JMP     loop184
+	JMP     loop187
 
-next185:
-loop186:
+next188:
+loop189:
 	CMPQ    R9, $0x00000010
-	JLT     next187
+	JLT     next190
 	VMOVUPS (DX)(R8*4), Z0
 	VMOVUPS (BX)(R8*4), Z1
 	VMULPS  Z4, Z0, Z0
@@ -8284,11 +8448,11 @@ loop186:
 	VMOVUPS Z0, (AX)(R8*4)
 	ADDQ    $0x00000010, R8
 	SUBQ    $0x00000010, R9
-	JMP     loop186
+	JMP     loop189
 
-next187:
+next190:
 	TESTQ     R9, R9
-	JLE       end188
+	JLE       end191
 	MOVQ      $0x0000ffff, R10
 	BZHIQ     R9, R10, R10
 	KMOVW     R10, K1
@@ -8298,7 +8462,7 @@ next187:
 	VMULPS    Z1, Z0, Z0
 	VMOVUPS   Z0, K1, (AX)(R8*4)
 
-end188:
+end191:
 	LEAQ (DX)(DI*4), DX
 	LEAQ (AX)(DI*4), AX
 	ADDQ $0x04, CX
@@ -8327,9 +8491,9 @@ row:
 	XORQ   R10, R10
 	MOVQ   R8, R11
 
-loop189:
+loop192:
 	CMPQ        R11, $0x00000040
-	JLT         next190
+	JLT         next193
 	VMOVUPS     (BX)(R10*4), Z0
 	VMOVUPS     (DX)(R10*4), Z1
 	VMOVUPS     (SI)(R10*4), Z2
@@ -8352,12 +8516,12 @@ loop189:
 	VFMADD231PS Z1, Z0, Z7
 	ADDQ        $0x00000040, R10
 	SUBQ        $0x00000040, R11
-	JMP         loop189
+	JMP         loop192
 
-next190:
-loop191:
+next193:
+loop194:
 	CMPQ        R11, $0x00000010
-	JLT         next192
+	JLT         next195
 	VMOVUPS     (BX)(R10*4), Z0
 	VMOVUPS     (DX)(R10*4), Z1
 	VMOVUPS     (SI)(R10*4), Z2
@@ -8365,11 +8529,11 @@ loop191:
 	VFMADD231PS Z1, Z0, Z4
 	ADDQ        $0x00000010, R10
 	SUBQ        $0x00000010, R11
-	JMP         loop191
+	JMP         loop194
 
-next192:
+next195:
 	TESTQ       R11, R11
-	JLE         end193
+	JLE         end196
 	MOVQ        $0x0000ffff, R12
 	BZHIQ       R11, R12, R12
 	KMOVW       R12, K1
@@ -8379,7 +8543,7 @@ next192:
 	VMULPS      Z2, Z1, Z1
 	VFMADD231PS Z1, Z0, Z4
 
-end193:
+end196:
 	VADDPS        Z6, Z4, Z4
 	VADDPS        Z7, Z5, Z5
 	VADDPS        Z5, Z4, Z4
@@ -8402,49 +8566,18 @@ end193:
 	XORQ          R10, R10
 	MOVQ          R8, R11
 
-loop194:
+loop197:
 	CMPQ        R11, $0x00000010
-	JLT         next195
+	JLT         next198
 	VMOVUPS     (BX)(R10*4), Z0
 	VMOVUPS     (DX)(R10*4), Z1
 	VMOVUPS     (SI)(R10*4), Z2
 	TESTQ       CX, CX
-	JZ          frozen196
+	JZ          frozen199
 	VMULPS      Z4, Z0, Z6
 	VMOVUPS     (CX)(R10*4), Z7
 	VFMADD231PS Z6, Z1, Z7
 	VMOVUPS     Z7, (CX)(R10*4)
-
-frozen196:
-	VMULPS       Z2, Z1, Z1
-	VMULPS       Z4, Z1, Z1
-	VFNMADD231PS Z5, Z0, Z1
-	CMPB         addDX+64(FP), $0x00
-	JEQ          set197
-	VMOVUPS      (AX)(R10*4), Z7
-	VADDPS       Z7, Z1, Z1
-
-set197:
-	VMOVUPS Z1, (AX)(R10*4)
-	ADDQ    $0x00000010, R10
-	SUBQ    $0x00000010, R11
-	JMP     loop194
-
-next195:
-	TESTQ       R11, R11
-	JLE         end198
-	MOVQ        $0x0000ffff, R12
-	BZHIQ       R11, R12, R12
-	KMOVW       R12, K1
-	VMOVUPS.Z   (BX)(R10*4), K1, Z0
-	VMOVUPS.Z   (DX)(R10*4), K1, Z1
-	VMOVUPS.Z   (SI)(R10*4), K1, Z2
-	TESTQ       CX, CX
-	JZ          frozen199
-	VMULPS      Z4, Z0, Z6
-	VMOVUPS.Z   (CX)(R10*4), K1, Z7
-	VFMADD231PS Z6, Z1, Z7
-	VMOVUPS     Z7, K1, (CX)(R10*4)
 
 frozen199:
 	VMULPS       Z2, Z1, Z1
@@ -8452,13 +8585,44 @@ frozen199:
 	VFNMADD231PS Z5, Z0, Z1
 	CMPB         addDX+64(FP), $0x00
 	JEQ          set200
-	VMOVUPS.Z    (AX)(R10*4), K1, Z7
+	VMOVUPS      (AX)(R10*4), Z7
 	VADDPS       Z7, Z1, Z1
 
 set200:
+	VMOVUPS Z1, (AX)(R10*4)
+	ADDQ    $0x00000010, R10
+	SUBQ    $0x00000010, R11
+	JMP     loop197
+
+next198:
+	TESTQ       R11, R11
+	JLE         end201
+	MOVQ        $0x0000ffff, R12
+	BZHIQ       R11, R12, R12
+	KMOVW       R12, K1
+	VMOVUPS.Z   (BX)(R10*4), K1, Z0
+	VMOVUPS.Z   (DX)(R10*4), K1, Z1
+	VMOVUPS.Z   (SI)(R10*4), K1, Z2
+	TESTQ       CX, CX
+	JZ          frozen202
+	VMULPS      Z4, Z0, Z6
+	VMOVUPS.Z   (CX)(R10*4), K1, Z7
+	VFMADD231PS Z6, Z1, Z7
+	VMOVUPS     Z7, K1, (CX)(R10*4)
+
+frozen202:
+	VMULPS       Z2, Z1, Z1
+	VMULPS       Z4, Z1, Z1
+	VFNMADD231PS Z5, Z0, Z1
+	CMPB         addDX+64(FP), $0x00
+	JEQ          set203
+	VMOVUPS.Z    (AX)(R10*4), K1, Z7
+	VADDPS       Z7, Z1, Z1
+
+set203:
 	VMOVUPS Z1, K1, (AX)(R10*4)
 
-end198:
+end201:
 	LEAQ (AX)(R8*4), AX
 	LEAQ (DX)(R8*4), DX
 	LEAQ (BX)(R8*4), BX
@@ -8489,9 +8653,9 @@ TEXT ·swiGLUAVX512(SB), NOSPLIT, $0-32
 	VMOVUPS bits_3f000000<>+0(SB), Z20
 	XORQ    SI, SI
 
-loop201:
+loop204:
 	CMPQ        BX, $0x00000020
-	JLT         next202
+	JLT         next205
 	VMOVUPS     (CX)(SI*4), Z0
 	VMOVUPS     (DX)(SI*4), Z1
 	VXORPS      Z2, Z2, Z2
@@ -8550,12 +8714,12 @@ loop201:
 	VMOVUPS     Z0, 64(AX)(SI*4)
 	ADDQ        $0x00000020, SI
 	SUBQ        $0x00000020, BX
-	JMP         loop201
+	JMP         loop204
 
-next202:
-loop203:
+next205:
+loop206:
 	CMPQ        BX, $0x00000010
-	JLT         next204
+	JLT         next207
 	VMOVUPS     (CX)(SI*4), Z0
 	VMOVUPS     (DX)(SI*4), Z1
 	VXORPS      Z2, Z2, Z2
@@ -8586,11 +8750,11 @@ loop203:
 	VMOVUPS     Z0, (AX)(SI*4)
 	ADDQ        $0x00000010, SI
 	SUBQ        $0x00000010, BX
-	JMP         loop203
+	JMP         loop206
 
-next204:
+next207:
 	TESTQ       BX, BX
-	JLE         end205
+	JLE         end208
 	MOVQ        $0x0000ffff, DI
 	BZHIQ       BX, DI, DI
 	KMOVW       DI, K1
@@ -8623,7 +8787,7 @@ next204:
 	VMULPS      Z1, Z0, Z0
 	VMOVUPS     Z0, K1, (AX)(SI*4)
 
-end205:
+end208:
 	VZEROUPPER
 	RET
 
@@ -8650,9 +8814,9 @@ TEXT ·swiGLUBackwardAVX512(SB), NOSPLIT, $0-48
 	VMOVUPS bits_3f000000<>+0(SB), Z20
 	XORQ    R8, R8
 
-loop206:
+loop209:
 	CMPQ        DI, $0x00000020
-	JLT         next207
+	JLT         next210
 	VMOVUPS     (BX)(R8*4), Z0
 	VMOVUPS     (SI)(R8*4), Z1
 	VMOVUPS     (DX)(R8*4), Z3
@@ -8727,12 +8891,12 @@ loop206:
 	VMOVUPS     Z1, 64(AX)(R8*4)
 	ADDQ        $0x00000020, R8
 	SUBQ        $0x00000020, DI
-	JMP         loop206
+	JMP         loop209
 
-next207:
-loop208:
+next210:
+loop211:
 	CMPQ        DI, $0x00000010
-	JLT         next209
+	JLT         next212
 	VMOVUPS     (BX)(R8*4), Z0
 	VMOVUPS     (SI)(R8*4), Z1
 	VMOVUPS     (DX)(R8*4), Z3
@@ -8771,11 +8935,11 @@ loop208:
 	VMOVUPS     Z1, (AX)(R8*4)
 	ADDQ        $0x00000010, R8
 	SUBQ        $0x00000010, DI
-	JMP         loop208
+	JMP         loop211
 
-next209:
+next212:
 	TESTQ       DI, DI
-	JLE         end210
+	JLE         end213
 	MOVQ        $0x0000ffff, R9
 	BZHIQ       DI, R9, R9
 	KMOVW       R9, K1
@@ -8816,7 +8980,7 @@ next209:
 	VMOVUPS     Z4, K1, (CX)(R8*4)
 	VMOVUPS     Z1, K1, (AX)(R8*4)
 
-end210:
+end213:
 	VZEROUPPER
 	RET
 
@@ -8835,9 +8999,9 @@ head:
 	XORQ R8, R8
 	MOVQ SI, R9
 
-loop211:
+loop214:
 	CMPQ        R9, $0x00000010
-	JLT         next212
+	JLT         next215
 	VMOVUPS     (AX)(R8*4), Z0
 	VMOVUPS     (DI)(R8*4), Z1
 	VMOVUPS     (CX)(R8*4), Z2
@@ -8851,11 +9015,11 @@ loop211:
 	VMOVUPS     Z5, (DI)(R8*4)
 	ADDQ        $0x00000010, R8
 	SUBQ        $0x00000010, R9
-	JMP         loop211
+	JMP         loop214
 
-next212:
+next215:
 	TESTQ       R9, R9
-	JLE         end213
+	JLE         end216
 	MOVQ        $0x0000ffff, R10
 	BZHIQ       R9, R10, R10
 	KMOVW       R10, K1
@@ -8871,7 +9035,7 @@ next212:
 	VMOVUPS     Z4, K1, (AX)(R8*4)
 	VMOVUPS     Z5, K1, (DI)(R8*4)
 
-end213:
+end216:
 	LEAQ (AX)(SI*8), AX
 	LEAQ (DI)(SI*8), DI
 	SUBQ $0x01, BX
@@ -8899,9 +9063,9 @@ TEXT ·adamWAVX512(SB), NOSPLIT, $0-48
 	VBROADCASTSS 32(DI), Z14
 	XORQ         DI, DI
 
-loop214:
+loop217:
 	CMPQ        SI, $0x00000020
-	JLT         next215
+	JLT         next218
 	VMOVUPS     (CX)(DI*4), Z0
 	VMULPS      Z6, Z0, Z0
 	VMOVUPS     (DX)(DI*4), Z1
@@ -8944,12 +9108,12 @@ loop214:
 	VMOVUPS     Z0, 64(CX)(DI*4)
 	ADDQ        $0x00000020, DI
 	SUBQ        $0x00000020, SI
-	JMP         loop214
+	JMP         loop217
 
-next215:
-loop216:
+next218:
+loop219:
 	CMPQ        SI, $0x00000010
-	JLT         next217
+	JLT         next220
 	VMOVUPS     (CX)(DI*4), Z0
 	VMULPS      Z6, Z0, Z0
 	VMOVUPS     (DX)(DI*4), Z1
@@ -8972,11 +9136,11 @@ loop216:
 	VMOVUPS     Z0, (CX)(DI*4)
 	ADDQ        $0x00000010, DI
 	SUBQ        $0x00000010, SI
-	JMP         loop216
+	JMP         loop219
 
-next217:
+next220:
 	TESTQ       SI, SI
-	JLE         end218
+	JLE         end221
 	MOVQ        $0x0000ffff, R8
 	BZHIQ       SI, R8, R8
 	KMOVW       R8, K1
@@ -9001,9 +9165,75 @@ next217:
 	VXORPS      Z0, Z0, Z0
 	VMOVUPS     Z0, K1, (CX)(DI*4)
 
-end218:
+end221:
 	VZEROUPPER
 	RET
+
+// func roundAVX512(dst *float32, src *float32, n int)
+// Requires: AVX, AVX512F, BMI2
+TEXT ·roundAVX512(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ n+16(FP), DX
+	XORQ BX, BX
+
+loop222:
+	CMPQ      DX, $0x00000010
+	JLT       next223
+	VMOVUPS   (CX)(BX*4), Z0
+	VPSRLD    $0x10, Z0, Z1
+	VPANDD    bits_00000001<>+0(SB), Z1, Z1
+	VPADDD    bits_00007fff<>+0(SB), Z1, Z1
+	VPADDD    Z0, Z1, Z1
+	VCMPPS    $0x03, Z0, Z0, K2
+	VPORD     bits_00400000<>+0(SB), Z0, K2, Z1
+	VPANDD    bits_ffff0000<>+0(SB), Z1, Z1
+	VPTESTNMD bits_7f800000<>+0(SB), Z0, K2
+	VPANDD    bits_80000000<>+0(SB), Z1, K2, Z1
+	VMOVUPS   Z1, (AX)(BX*4)
+	ADDQ      $0x00000010, BX
+	SUBQ      $0x00000010, DX
+	JMP       loop222
+
+next223:
+	TESTQ     DX, DX
+	JLE       end224
+	MOVQ      $0x0000ffff, SI
+	BZHIQ     DX, SI, SI
+	KMOVW     SI, K1
+	VMOVUPS.Z (CX)(BX*4), K1, Z0
+	VPSRLD    $0x10, Z0, Z1
+	VPANDD    bits_00000001<>+0(SB), Z1, Z1
+	VPADDD    bits_00007fff<>+0(SB), Z1, Z1
+	VPADDD    Z0, Z1, Z1
+	VCMPPS    $0x03, Z0, Z0, K2
+	VPORD     bits_00400000<>+0(SB), Z0, K2, Z1
+	VPANDD    bits_ffff0000<>+0(SB), Z1, Z1
+	VPTESTNMD bits_7f800000<>+0(SB), Z0, K2
+	VPANDD    bits_80000000<>+0(SB), Z1, K2, Z1
+	VMOVUPS   Z1, K1, (AX)(BX*4)
+
+end224:
+	VZEROUPPER
+	RET
+
+DATA bits_80000000<>+0(SB)/4, $0x80000000
+DATA bits_80000000<>+4(SB)/4, $0x80000000
+DATA bits_80000000<>+8(SB)/4, $0x80000000
+DATA bits_80000000<>+12(SB)/4, $0x80000000
+DATA bits_80000000<>+16(SB)/4, $0x80000000
+DATA bits_80000000<>+20(SB)/4, $0x80000000
+DATA bits_80000000<>+24(SB)/4, $0x80000000
+DATA bits_80000000<>+28(SB)/4, $0x80000000
+DATA bits_80000000<>+32(SB)/4, $0x80000000
+DATA bits_80000000<>+36(SB)/4, $0x80000000
+DATA bits_80000000<>+40(SB)/4, $0x80000000
+DATA bits_80000000<>+44(SB)/4, $0x80000000
+DATA bits_80000000<>+48(SB)/4, $0x80000000
+DATA bits_80000000<>+52(SB)/4, $0x80000000
+DATA bits_80000000<>+56(SB)/4, $0x80000000
+DATA bits_80000000<>+60(SB)/4, $0x80000000
+GLOBL bits_80000000<>(SB), RODATA|NOPTR, $64
 
 // func peakAVX512(n int)
 // Requires: AVX, AVX512DQ, AVX512F
@@ -9075,5 +9305,6918 @@ loop:
 	VFMADD231PS Z13, Z12, Z11
 	SUBQ        $0x01, AX
 	JNZ         loop
+	VZEROUPPER
+	RET
+
+// func tile1x16BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·tile1x16BF16(SB), NOSPLIT, $0-80
+	MOVQ      n+64(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+72(FP), AX
+	VXORPS    Z0, Z0, Z0
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+48(FP), AX
+	MOVQ      ldc+56(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+
+start:
+	MOVQ k+0(FP), AX
+	MOVQ rs+16(FP), CX
+	MOVQ ks+24(FP), CX
+	MOVQ b+32(FP), DX
+	MOVQ bs+40(FP), BX
+	MOVQ a+8(FP), SI
+
+loop:
+	VMOVUPS.Z    (DX), K1, Z28
+	ADDQ         BX, DX
+	VBROADCASTSS (SI), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG    $0x400e9262
+	WORD    $0xc452
+	ADDQ    CX, SI
+	SUBQ    $0x01, AX
+	JNZ     loop
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, K1, (AX)
+	VZEROUPPER
+	RET
+
+// func tile1x32BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·tile1x32BF16(SB), NOSPLIT, $0-80
+	MOVQ      n+64(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+72(FP), AX
+	VXORPS    Z0, Z0, Z0
+	VXORPS    Z1, Z1, Z1
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+48(FP), AX
+	MOVQ      ldc+56(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+	VMOVUPS.Z 64(AX), K2, Z1
+
+start:
+	MOVQ k+0(FP), AX
+	MOVQ rs+16(FP), CX
+	MOVQ ks+24(FP), CX
+	MOVQ b+32(FP), DX
+	MOVQ bs+40(FP), BX
+	MOVQ a+8(FP), SI
+
+loop:
+	VMOVUPS.Z    (DX), K1, Z28
+	VMOVUPS.Z    64(DX), K2, Z29
+	ADDQ         BX, DX
+	VBROADCASTSS (SI), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG $0x400e9262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z1
+	LONG    $0x400e9262
+	WORD    $0xcd52
+	ADDQ    CX, SI
+	SUBQ    $0x01, AX
+	JNZ     loop
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, K1, (AX)
+	VMOVUPS Z1, K2, 64(AX)
+	VZEROUPPER
+	RET
+
+// func tile2x16BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·tile2x16BF16(SB), NOSPLIT, $0-80
+	MOVQ      n+64(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+72(FP), AX
+	VXORPS    Z0, Z0, Z0
+	VXORPS    Z2, Z2, Z2
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+48(FP), AX
+	MOVQ      ldc+56(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z2
+
+start:
+	MOVQ k+0(FP), AX
+	MOVQ rs+16(FP), CX
+	MOVQ ks+24(FP), DX
+	MOVQ b+32(FP), BX
+	MOVQ bs+40(FP), SI
+	MOVQ a+8(FP), DI
+
+loop:
+	VMOVUPS.Z    (BX), K1, Z28
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG         $0x400e9262
+	WORD         $0xc452
+	VBROADCASTSS (DI)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG    $0x40069262
+	WORD    $0xd452
+	ADDQ    DX, DI
+	SUBQ    $0x01, AX
+	JNZ     loop
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, K1, (AX)
+	VZEROUPPER
+	RET
+
+// func tile2x32BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·tile2x32BF16(SB), NOSPLIT, $0-80
+	MOVQ      n+64(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+72(FP), AX
+	VXORPS    Z0, Z0, Z0
+	VXORPS    Z1, Z1, Z1
+	VXORPS    Z2, Z2, Z2
+	VXORPS    Z3, Z3, Z3
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+48(FP), AX
+	MOVQ      ldc+56(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+	VMOVUPS.Z 64(AX), K2, Z1
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z2
+	VMOVUPS.Z 64(AX), K2, Z3
+
+start:
+	MOVQ k+0(FP), AX
+	MOVQ rs+16(FP), CX
+	MOVQ ks+24(FP), DX
+	MOVQ b+32(FP), BX
+	MOVQ bs+40(FP), SI
+	MOVQ a+8(FP), DI
+
+loop:
+	VMOVUPS.Z    (BX), K1, Z28
+	VMOVUPS.Z    64(BX), K2, Z29
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG $0x400e9262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z1
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS (DI)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG $0x40069262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z3
+	LONG    $0x40069262
+	WORD    $0xdd52
+	ADDQ    DX, DI
+	SUBQ    $0x01, AX
+	JNZ     loop
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, K1, (AX)
+	VMOVUPS Z1, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, K1, (AX)
+	VMOVUPS Z3, K2, 64(AX)
+	VZEROUPPER
+	RET
+
+// func tile3x16BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·tile3x16BF16(SB), NOSPLIT, $0-80
+	MOVQ      n+64(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+72(FP), AX
+	VXORPS    Z0, Z0, Z0
+	VXORPS    Z2, Z2, Z2
+	VXORPS    Z4, Z4, Z4
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+48(FP), AX
+	MOVQ      ldc+56(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z2
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z4
+
+start:
+	MOVQ k+0(FP), AX
+	MOVQ rs+16(FP), CX
+	MOVQ ks+24(FP), DX
+	MOVQ b+32(FP), BX
+	MOVQ bs+40(FP), SI
+	MOVQ a+8(FP), DI
+
+loop:
+	VMOVUPS.Z    (BX), K1, Z28
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG         $0x400e9262
+	WORD         $0xc452
+	VBROADCASTSS (DI)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG         $0x40069262
+	WORD         $0xd452
+	VBROADCASTSS (DI)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG    $0x400e9262
+	WORD    $0xe452
+	ADDQ    DX, DI
+	SUBQ    $0x01, AX
+	JNZ     loop
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, K1, (AX)
+	VZEROUPPER
+	RET
+
+// func tile3x32BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·tile3x32BF16(SB), NOSPLIT, $0-80
+	MOVQ      n+64(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+72(FP), AX
+	VXORPS    Z0, Z0, Z0
+	VXORPS    Z1, Z1, Z1
+	VXORPS    Z2, Z2, Z2
+	VXORPS    Z3, Z3, Z3
+	VXORPS    Z4, Z4, Z4
+	VXORPS    Z5, Z5, Z5
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+48(FP), AX
+	MOVQ      ldc+56(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+	VMOVUPS.Z 64(AX), K2, Z1
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z2
+	VMOVUPS.Z 64(AX), K2, Z3
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z4
+	VMOVUPS.Z 64(AX), K2, Z5
+
+start:
+	MOVQ k+0(FP), AX
+	MOVQ rs+16(FP), CX
+	MOVQ ks+24(FP), DX
+	MOVQ b+32(FP), BX
+	MOVQ bs+40(FP), SI
+	MOVQ a+8(FP), DI
+
+loop:
+	VMOVUPS.Z    (BX), K1, Z28
+	VMOVUPS.Z    64(BX), K2, Z29
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG $0x400e9262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z1
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS (DI)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG $0x40069262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z3
+	LONG         $0x40069262
+	WORD         $0xdd52
+	VBROADCASTSS (DI)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG $0x400e9262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z5
+	LONG    $0x400e9262
+	WORD    $0xed52
+	ADDQ    DX, DI
+	SUBQ    $0x01, AX
+	JNZ     loop
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, K1, (AX)
+	VMOVUPS Z1, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, K1, (AX)
+	VMOVUPS Z3, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, K1, (AX)
+	VMOVUPS Z5, K2, 64(AX)
+	VZEROUPPER
+	RET
+
+// func tile4x16BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·tile4x16BF16(SB), NOSPLIT, $0-80
+	MOVQ      n+64(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+72(FP), AX
+	VXORPS    Z0, Z0, Z0
+	VXORPS    Z2, Z2, Z2
+	VXORPS    Z4, Z4, Z4
+	VXORPS    Z6, Z6, Z6
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+48(FP), AX
+	MOVQ      ldc+56(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z2
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z4
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z6
+
+start:
+	MOVQ k+0(FP), AX
+	MOVQ rs+16(FP), CX
+	MOVQ ks+24(FP), DX
+	MOVQ b+32(FP), BX
+	MOVQ bs+40(FP), SI
+	MOVQ a+8(FP), DI
+	LEAQ (DI)(CX*2), R8
+	ADDQ CX, R8
+
+loop:
+	VMOVUPS.Z    (BX), K1, Z28
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG         $0x400e9262
+	WORD         $0xc452
+	VBROADCASTSS (DI)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG         $0x40069262
+	WORD         $0xd452
+	VBROADCASTSS (DI)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG         $0x400e9262
+	WORD         $0xe452
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG    $0x40069262
+	WORD    $0xf452
+	ADDQ    DX, R8
+	SUBQ    $0x01, AX
+	JNZ     loop
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, K1, (AX)
+	VZEROUPPER
+	RET
+
+// func tile4x32BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·tile4x32BF16(SB), NOSPLIT, $0-80
+	MOVQ      n+64(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+72(FP), AX
+	VXORPS    Z0, Z0, Z0
+	VXORPS    Z1, Z1, Z1
+	VXORPS    Z2, Z2, Z2
+	VXORPS    Z3, Z3, Z3
+	VXORPS    Z4, Z4, Z4
+	VXORPS    Z5, Z5, Z5
+	VXORPS    Z6, Z6, Z6
+	VXORPS    Z7, Z7, Z7
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+48(FP), AX
+	MOVQ      ldc+56(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+	VMOVUPS.Z 64(AX), K2, Z1
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z2
+	VMOVUPS.Z 64(AX), K2, Z3
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z4
+	VMOVUPS.Z 64(AX), K2, Z5
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z6
+	VMOVUPS.Z 64(AX), K2, Z7
+
+start:
+	MOVQ k+0(FP), AX
+	MOVQ rs+16(FP), CX
+	MOVQ ks+24(FP), DX
+	MOVQ b+32(FP), BX
+	MOVQ bs+40(FP), SI
+	MOVQ a+8(FP), DI
+	LEAQ (DI)(CX*2), R8
+	ADDQ CX, R8
+
+loop:
+	VMOVUPS.Z    (BX), K1, Z28
+	VMOVUPS.Z    64(BX), K2, Z29
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG $0x400e9262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z1
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS (DI)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG $0x40069262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z3
+	LONG         $0x40069262
+	WORD         $0xdd52
+	VBROADCASTSS (DI)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG $0x400e9262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z5
+	LONG         $0x400e9262
+	WORD         $0xed52
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG $0x40069262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z7
+	LONG    $0x40069262
+	WORD    $0xfd52
+	ADDQ    DX, R8
+	SUBQ    $0x01, AX
+	JNZ     loop
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, K1, (AX)
+	VMOVUPS Z1, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, K1, (AX)
+	VMOVUPS Z3, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, K1, (AX)
+	VMOVUPS Z5, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, K1, (AX)
+	VMOVUPS Z7, K2, 64(AX)
+	VZEROUPPER
+	RET
+
+// func tile5x16BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·tile5x16BF16(SB), NOSPLIT, $0-80
+	MOVQ      n+64(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+72(FP), AX
+	VXORPS    Z0, Z0, Z0
+	VXORPS    Z2, Z2, Z2
+	VXORPS    Z4, Z4, Z4
+	VXORPS    Z6, Z6, Z6
+	VXORPS    Z8, Z8, Z8
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+48(FP), AX
+	MOVQ      ldc+56(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z2
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z4
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z6
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z8
+
+start:
+	MOVQ k+0(FP), AX
+	MOVQ rs+16(FP), CX
+	MOVQ ks+24(FP), DX
+	MOVQ b+32(FP), BX
+	MOVQ bs+40(FP), SI
+	MOVQ a+8(FP), DI
+	LEAQ (DI)(CX*2), R8
+	ADDQ CX, R8
+
+loop:
+	VMOVUPS.Z    (BX), K1, Z28
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG         $0x400e9262
+	WORD         $0xc452
+	VBROADCASTSS (DI)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG         $0x40069262
+	WORD         $0xd452
+	VBROADCASTSS (DI)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG         $0x400e9262
+	WORD         $0xe452
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG         $0x40069262
+	WORD         $0xf452
+	VBROADCASTSS (R8)(CX*1), Z30
+
+	// VDPBF16PS Z28, Z30, Z8
+	LONG    $0x400e1262
+	WORD    $0xc452
+	ADDQ    DX, R8
+	SUBQ    $0x01, AX
+	JNZ     loop
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, K1, (AX)
+	VZEROUPPER
+	RET
+
+// func tile5x32BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·tile5x32BF16(SB), NOSPLIT, $0-80
+	MOVQ      n+64(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+72(FP), AX
+	VXORPS    Z0, Z0, Z0
+	VXORPS    Z1, Z1, Z1
+	VXORPS    Z2, Z2, Z2
+	VXORPS    Z3, Z3, Z3
+	VXORPS    Z4, Z4, Z4
+	VXORPS    Z5, Z5, Z5
+	VXORPS    Z6, Z6, Z6
+	VXORPS    Z7, Z7, Z7
+	VXORPS    Z8, Z8, Z8
+	VXORPS    Z9, Z9, Z9
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+48(FP), AX
+	MOVQ      ldc+56(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+	VMOVUPS.Z 64(AX), K2, Z1
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z2
+	VMOVUPS.Z 64(AX), K2, Z3
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z4
+	VMOVUPS.Z 64(AX), K2, Z5
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z6
+	VMOVUPS.Z 64(AX), K2, Z7
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z8
+	VMOVUPS.Z 64(AX), K2, Z9
+
+start:
+	MOVQ k+0(FP), AX
+	MOVQ rs+16(FP), CX
+	MOVQ ks+24(FP), DX
+	MOVQ b+32(FP), BX
+	MOVQ bs+40(FP), SI
+	MOVQ a+8(FP), DI
+	LEAQ (DI)(CX*2), R8
+	ADDQ CX, R8
+
+loop:
+	VMOVUPS.Z    (BX), K1, Z28
+	VMOVUPS.Z    64(BX), K2, Z29
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG $0x400e9262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z1
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS (DI)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG $0x40069262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z3
+	LONG         $0x40069262
+	WORD         $0xdd52
+	VBROADCASTSS (DI)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG $0x400e9262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z5
+	LONG         $0x400e9262
+	WORD         $0xed52
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG $0x40069262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z7
+	LONG         $0x40069262
+	WORD         $0xfd52
+	VBROADCASTSS (R8)(CX*1), Z30
+
+	// VDPBF16PS Z28, Z30, Z8
+	LONG $0x400e1262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z9
+	LONG    $0x400e1262
+	WORD    $0xcd52
+	ADDQ    DX, R8
+	SUBQ    $0x01, AX
+	JNZ     loop
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, K1, (AX)
+	VMOVUPS Z1, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, K1, (AX)
+	VMOVUPS Z3, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, K1, (AX)
+	VMOVUPS Z5, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, K1, (AX)
+	VMOVUPS Z7, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, K1, (AX)
+	VMOVUPS Z9, K2, 64(AX)
+	VZEROUPPER
+	RET
+
+// func tile6x16BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·tile6x16BF16(SB), NOSPLIT, $0-80
+	MOVQ      n+64(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+72(FP), AX
+	VXORPS    Z0, Z0, Z0
+	VXORPS    Z2, Z2, Z2
+	VXORPS    Z4, Z4, Z4
+	VXORPS    Z6, Z6, Z6
+	VXORPS    Z8, Z8, Z8
+	VXORPS    Z10, Z10, Z10
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+48(FP), AX
+	MOVQ      ldc+56(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z2
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z4
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z6
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z8
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z10
+
+start:
+	MOVQ k+0(FP), AX
+	MOVQ rs+16(FP), CX
+	MOVQ ks+24(FP), DX
+	MOVQ b+32(FP), BX
+	MOVQ bs+40(FP), SI
+	MOVQ a+8(FP), DI
+	LEAQ (DI)(CX*2), R8
+	ADDQ CX, R8
+
+loop:
+	VMOVUPS.Z    (BX), K1, Z28
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG         $0x400e9262
+	WORD         $0xc452
+	VBROADCASTSS (DI)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG         $0x40069262
+	WORD         $0xd452
+	VBROADCASTSS (DI)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG         $0x400e9262
+	WORD         $0xe452
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG         $0x40069262
+	WORD         $0xf452
+	VBROADCASTSS (R8)(CX*1), Z30
+
+	// VDPBF16PS Z28, Z30, Z8
+	LONG         $0x400e1262
+	WORD         $0xc452
+	VBROADCASTSS (R8)(CX*2), Z31
+
+	// VDPBF16PS Z28, Z31, Z10
+	LONG    $0x40061262
+	WORD    $0xd452
+	ADDQ    DX, R8
+	SUBQ    $0x01, AX
+	JNZ     loop
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, K1, (AX)
+	VZEROUPPER
+	RET
+
+// func tile6x32BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·tile6x32BF16(SB), NOSPLIT, $0-80
+	MOVQ      n+64(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+72(FP), AX
+	VXORPS    Z0, Z0, Z0
+	VXORPS    Z1, Z1, Z1
+	VXORPS    Z2, Z2, Z2
+	VXORPS    Z3, Z3, Z3
+	VXORPS    Z4, Z4, Z4
+	VXORPS    Z5, Z5, Z5
+	VXORPS    Z6, Z6, Z6
+	VXORPS    Z7, Z7, Z7
+	VXORPS    Z8, Z8, Z8
+	VXORPS    Z9, Z9, Z9
+	VXORPS    Z10, Z10, Z10
+	VXORPS    Z11, Z11, Z11
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+48(FP), AX
+	MOVQ      ldc+56(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+	VMOVUPS.Z 64(AX), K2, Z1
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z2
+	VMOVUPS.Z 64(AX), K2, Z3
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z4
+	VMOVUPS.Z 64(AX), K2, Z5
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z6
+	VMOVUPS.Z 64(AX), K2, Z7
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z8
+	VMOVUPS.Z 64(AX), K2, Z9
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z10
+	VMOVUPS.Z 64(AX), K2, Z11
+
+start:
+	MOVQ k+0(FP), AX
+	MOVQ rs+16(FP), CX
+	MOVQ ks+24(FP), DX
+	MOVQ b+32(FP), BX
+	MOVQ bs+40(FP), SI
+	MOVQ a+8(FP), DI
+	LEAQ (DI)(CX*2), R8
+	ADDQ CX, R8
+
+loop:
+	VMOVUPS.Z    (BX), K1, Z28
+	VMOVUPS.Z    64(BX), K2, Z29
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG $0x400e9262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z1
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS (DI)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG $0x40069262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z3
+	LONG         $0x40069262
+	WORD         $0xdd52
+	VBROADCASTSS (DI)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG $0x400e9262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z5
+	LONG         $0x400e9262
+	WORD         $0xed52
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG $0x40069262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z7
+	LONG         $0x40069262
+	WORD         $0xfd52
+	VBROADCASTSS (R8)(CX*1), Z30
+
+	// VDPBF16PS Z28, Z30, Z8
+	LONG $0x400e1262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z9
+	LONG         $0x400e1262
+	WORD         $0xcd52
+	VBROADCASTSS (R8)(CX*2), Z31
+
+	// VDPBF16PS Z28, Z31, Z10
+	LONG $0x40061262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z11
+	LONG    $0x40061262
+	WORD    $0xdd52
+	ADDQ    DX, R8
+	SUBQ    $0x01, AX
+	JNZ     loop
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, K1, (AX)
+	VMOVUPS Z1, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, K1, (AX)
+	VMOVUPS Z3, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, K1, (AX)
+	VMOVUPS Z5, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, K1, (AX)
+	VMOVUPS Z7, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, K1, (AX)
+	VMOVUPS Z9, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, K1, (AX)
+	VMOVUPS Z11, K2, 64(AX)
+	VZEROUPPER
+	RET
+
+// func tile7x16BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·tile7x16BF16(SB), NOSPLIT, $0-80
+	MOVQ      n+64(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+72(FP), AX
+	VXORPS    Z0, Z0, Z0
+	VXORPS    Z2, Z2, Z2
+	VXORPS    Z4, Z4, Z4
+	VXORPS    Z6, Z6, Z6
+	VXORPS    Z8, Z8, Z8
+	VXORPS    Z10, Z10, Z10
+	VXORPS    Z12, Z12, Z12
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+48(FP), AX
+	MOVQ      ldc+56(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z2
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z4
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z6
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z8
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z10
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z12
+
+start:
+	MOVQ k+0(FP), AX
+	MOVQ rs+16(FP), CX
+	MOVQ ks+24(FP), DX
+	MOVQ b+32(FP), BX
+	MOVQ bs+40(FP), SI
+	MOVQ a+8(FP), DI
+	LEAQ (DI)(CX*2), R8
+	ADDQ CX, R8
+	LEAQ (R8)(CX*2), R9
+	ADDQ CX, R9
+
+loop:
+	VMOVUPS.Z    (BX), K1, Z28
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG         $0x400e9262
+	WORD         $0xc452
+	VBROADCASTSS (DI)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG         $0x40069262
+	WORD         $0xd452
+	VBROADCASTSS (DI)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG         $0x400e9262
+	WORD         $0xe452
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG         $0x40069262
+	WORD         $0xf452
+	VBROADCASTSS (R8)(CX*1), Z30
+
+	// VDPBF16PS Z28, Z30, Z8
+	LONG         $0x400e1262
+	WORD         $0xc452
+	VBROADCASTSS (R8)(CX*2), Z31
+
+	// VDPBF16PS Z28, Z31, Z10
+	LONG         $0x40061262
+	WORD         $0xd452
+	ADDQ         DX, R8
+	VBROADCASTSS (R9), Z30
+
+	// VDPBF16PS Z28, Z30, Z12
+	LONG    $0x400e1262
+	WORD    $0xe452
+	ADDQ    DX, R9
+	SUBQ    $0x01, AX
+	JNZ     loop
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, K1, (AX)
+	VZEROUPPER
+	RET
+
+// func tile7x32BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·tile7x32BF16(SB), NOSPLIT, $0-80
+	MOVQ      n+64(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+72(FP), AX
+	VXORPS    Z0, Z0, Z0
+	VXORPS    Z1, Z1, Z1
+	VXORPS    Z2, Z2, Z2
+	VXORPS    Z3, Z3, Z3
+	VXORPS    Z4, Z4, Z4
+	VXORPS    Z5, Z5, Z5
+	VXORPS    Z6, Z6, Z6
+	VXORPS    Z7, Z7, Z7
+	VXORPS    Z8, Z8, Z8
+	VXORPS    Z9, Z9, Z9
+	VXORPS    Z10, Z10, Z10
+	VXORPS    Z11, Z11, Z11
+	VXORPS    Z12, Z12, Z12
+	VXORPS    Z13, Z13, Z13
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+48(FP), AX
+	MOVQ      ldc+56(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+	VMOVUPS.Z 64(AX), K2, Z1
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z2
+	VMOVUPS.Z 64(AX), K2, Z3
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z4
+	VMOVUPS.Z 64(AX), K2, Z5
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z6
+	VMOVUPS.Z 64(AX), K2, Z7
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z8
+	VMOVUPS.Z 64(AX), K2, Z9
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z10
+	VMOVUPS.Z 64(AX), K2, Z11
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z12
+	VMOVUPS.Z 64(AX), K2, Z13
+
+start:
+	MOVQ k+0(FP), AX
+	MOVQ rs+16(FP), CX
+	MOVQ ks+24(FP), DX
+	MOVQ b+32(FP), BX
+	MOVQ bs+40(FP), SI
+	MOVQ a+8(FP), DI
+	LEAQ (DI)(CX*2), R8
+	ADDQ CX, R8
+	LEAQ (R8)(CX*2), R9
+	ADDQ CX, R9
+
+loop:
+	VMOVUPS.Z    (BX), K1, Z28
+	VMOVUPS.Z    64(BX), K2, Z29
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG $0x400e9262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z1
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS (DI)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG $0x40069262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z3
+	LONG         $0x40069262
+	WORD         $0xdd52
+	VBROADCASTSS (DI)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG $0x400e9262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z5
+	LONG         $0x400e9262
+	WORD         $0xed52
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG $0x40069262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z7
+	LONG         $0x40069262
+	WORD         $0xfd52
+	VBROADCASTSS (R8)(CX*1), Z30
+
+	// VDPBF16PS Z28, Z30, Z8
+	LONG $0x400e1262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z9
+	LONG         $0x400e1262
+	WORD         $0xcd52
+	VBROADCASTSS (R8)(CX*2), Z31
+
+	// VDPBF16PS Z28, Z31, Z10
+	LONG $0x40061262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z11
+	LONG         $0x40061262
+	WORD         $0xdd52
+	ADDQ         DX, R8
+	VBROADCASTSS (R9), Z30
+
+	// VDPBF16PS Z28, Z30, Z12
+	LONG $0x400e1262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z13
+	LONG    $0x400e1262
+	WORD    $0xed52
+	ADDQ    DX, R9
+	SUBQ    $0x01, AX
+	JNZ     loop
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, K1, (AX)
+	VMOVUPS Z1, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, K1, (AX)
+	VMOVUPS Z3, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, K1, (AX)
+	VMOVUPS Z5, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, K1, (AX)
+	VMOVUPS Z7, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, K1, (AX)
+	VMOVUPS Z9, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, K1, (AX)
+	VMOVUPS Z11, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, K1, (AX)
+	VMOVUPS Z13, K2, 64(AX)
+	VZEROUPPER
+	RET
+
+// func tile8x16BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·tile8x16BF16(SB), NOSPLIT, $0-80
+	MOVQ      n+64(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+72(FP), AX
+	VXORPS    Z0, Z0, Z0
+	VXORPS    Z2, Z2, Z2
+	VXORPS    Z4, Z4, Z4
+	VXORPS    Z6, Z6, Z6
+	VXORPS    Z8, Z8, Z8
+	VXORPS    Z10, Z10, Z10
+	VXORPS    Z12, Z12, Z12
+	VXORPS    Z14, Z14, Z14
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+48(FP), AX
+	MOVQ      ldc+56(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z2
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z4
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z6
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z8
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z10
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z12
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z14
+
+start:
+	MOVQ k+0(FP), AX
+	MOVQ rs+16(FP), CX
+	MOVQ ks+24(FP), DX
+	MOVQ b+32(FP), BX
+	MOVQ bs+40(FP), SI
+	MOVQ a+8(FP), DI
+	LEAQ (DI)(CX*2), R8
+	ADDQ CX, R8
+	LEAQ (R8)(CX*2), R9
+	ADDQ CX, R9
+
+loop:
+	VMOVUPS.Z    (BX), K1, Z28
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG         $0x400e9262
+	WORD         $0xc452
+	VBROADCASTSS (DI)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG         $0x40069262
+	WORD         $0xd452
+	VBROADCASTSS (DI)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG         $0x400e9262
+	WORD         $0xe452
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG         $0x40069262
+	WORD         $0xf452
+	VBROADCASTSS (R8)(CX*1), Z30
+
+	// VDPBF16PS Z28, Z30, Z8
+	LONG         $0x400e1262
+	WORD         $0xc452
+	VBROADCASTSS (R8)(CX*2), Z31
+
+	// VDPBF16PS Z28, Z31, Z10
+	LONG         $0x40061262
+	WORD         $0xd452
+	ADDQ         DX, R8
+	VBROADCASTSS (R9), Z30
+
+	// VDPBF16PS Z28, Z30, Z12
+	LONG         $0x400e1262
+	WORD         $0xe452
+	VBROADCASTSS (R9)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z14
+	LONG    $0x40061262
+	WORD    $0xf452
+	ADDQ    DX, R9
+	SUBQ    $0x01, AX
+	JNZ     loop
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z14, K1, (AX)
+	VZEROUPPER
+	RET
+
+// func tile8x32BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·tile8x32BF16(SB), NOSPLIT, $0-80
+	MOVQ      n+64(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+72(FP), AX
+	VXORPS    Z0, Z0, Z0
+	VXORPS    Z1, Z1, Z1
+	VXORPS    Z2, Z2, Z2
+	VXORPS    Z3, Z3, Z3
+	VXORPS    Z4, Z4, Z4
+	VXORPS    Z5, Z5, Z5
+	VXORPS    Z6, Z6, Z6
+	VXORPS    Z7, Z7, Z7
+	VXORPS    Z8, Z8, Z8
+	VXORPS    Z9, Z9, Z9
+	VXORPS    Z10, Z10, Z10
+	VXORPS    Z11, Z11, Z11
+	VXORPS    Z12, Z12, Z12
+	VXORPS    Z13, Z13, Z13
+	VXORPS    Z14, Z14, Z14
+	VXORPS    Z15, Z15, Z15
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+48(FP), AX
+	MOVQ      ldc+56(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+	VMOVUPS.Z 64(AX), K2, Z1
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z2
+	VMOVUPS.Z 64(AX), K2, Z3
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z4
+	VMOVUPS.Z 64(AX), K2, Z5
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z6
+	VMOVUPS.Z 64(AX), K2, Z7
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z8
+	VMOVUPS.Z 64(AX), K2, Z9
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z10
+	VMOVUPS.Z 64(AX), K2, Z11
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z12
+	VMOVUPS.Z 64(AX), K2, Z13
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z14
+	VMOVUPS.Z 64(AX), K2, Z15
+
+start:
+	MOVQ k+0(FP), AX
+	MOVQ rs+16(FP), CX
+	MOVQ ks+24(FP), DX
+	MOVQ b+32(FP), BX
+	MOVQ bs+40(FP), SI
+	MOVQ a+8(FP), DI
+	LEAQ (DI)(CX*2), R8
+	ADDQ CX, R8
+	LEAQ (R8)(CX*2), R9
+	ADDQ CX, R9
+
+loop:
+	VMOVUPS.Z    (BX), K1, Z28
+	VMOVUPS.Z    64(BX), K2, Z29
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG $0x400e9262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z1
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS (DI)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG $0x40069262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z3
+	LONG         $0x40069262
+	WORD         $0xdd52
+	VBROADCASTSS (DI)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG $0x400e9262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z5
+	LONG         $0x400e9262
+	WORD         $0xed52
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG $0x40069262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z7
+	LONG         $0x40069262
+	WORD         $0xfd52
+	VBROADCASTSS (R8)(CX*1), Z30
+
+	// VDPBF16PS Z28, Z30, Z8
+	LONG $0x400e1262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z9
+	LONG         $0x400e1262
+	WORD         $0xcd52
+	VBROADCASTSS (R8)(CX*2), Z31
+
+	// VDPBF16PS Z28, Z31, Z10
+	LONG $0x40061262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z11
+	LONG         $0x40061262
+	WORD         $0xdd52
+	ADDQ         DX, R8
+	VBROADCASTSS (R9), Z30
+
+	// VDPBF16PS Z28, Z30, Z12
+	LONG $0x400e1262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z13
+	LONG         $0x400e1262
+	WORD         $0xed52
+	VBROADCASTSS (R9)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z14
+	LONG $0x40061262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z15
+	LONG    $0x40061262
+	WORD    $0xfd52
+	ADDQ    DX, R9
+	SUBQ    $0x01, AX
+	JNZ     loop
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, K1, (AX)
+	VMOVUPS Z1, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, K1, (AX)
+	VMOVUPS Z3, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, K1, (AX)
+	VMOVUPS Z5, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, K1, (AX)
+	VMOVUPS Z7, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, K1, (AX)
+	VMOVUPS Z9, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, K1, (AX)
+	VMOVUPS Z11, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, K1, (AX)
+	VMOVUPS Z13, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z14, K1, (AX)
+	VMOVUPS Z15, K2, 64(AX)
+	VZEROUPPER
+	RET
+
+// func tile9x16BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·tile9x16BF16(SB), NOSPLIT, $0-80
+	MOVQ      n+64(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+72(FP), AX
+	VXORPS    Z0, Z0, Z0
+	VXORPS    Z2, Z2, Z2
+	VXORPS    Z4, Z4, Z4
+	VXORPS    Z6, Z6, Z6
+	VXORPS    Z8, Z8, Z8
+	VXORPS    Z10, Z10, Z10
+	VXORPS    Z12, Z12, Z12
+	VXORPS    Z14, Z14, Z14
+	VXORPS    Z16, Z16, Z16
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+48(FP), AX
+	MOVQ      ldc+56(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z2
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z4
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z6
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z8
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z10
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z12
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z14
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z16
+
+start:
+	MOVQ k+0(FP), AX
+	MOVQ rs+16(FP), CX
+	MOVQ ks+24(FP), DX
+	MOVQ b+32(FP), BX
+	MOVQ bs+40(FP), SI
+	MOVQ a+8(FP), DI
+	LEAQ (DI)(CX*2), R8
+	ADDQ CX, R8
+	LEAQ (R8)(CX*2), R9
+	ADDQ CX, R9
+
+loop:
+	VMOVUPS.Z    (BX), K1, Z28
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG         $0x400e9262
+	WORD         $0xc452
+	VBROADCASTSS (DI)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG         $0x40069262
+	WORD         $0xd452
+	VBROADCASTSS (DI)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG         $0x400e9262
+	WORD         $0xe452
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG         $0x40069262
+	WORD         $0xf452
+	VBROADCASTSS (R8)(CX*1), Z30
+
+	// VDPBF16PS Z28, Z30, Z8
+	LONG         $0x400e1262
+	WORD         $0xc452
+	VBROADCASTSS (R8)(CX*2), Z31
+
+	// VDPBF16PS Z28, Z31, Z10
+	LONG         $0x40061262
+	WORD         $0xd452
+	ADDQ         DX, R8
+	VBROADCASTSS (R9), Z30
+
+	// VDPBF16PS Z28, Z30, Z12
+	LONG         $0x400e1262
+	WORD         $0xe452
+	VBROADCASTSS (R9)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z14
+	LONG         $0x40061262
+	WORD         $0xf452
+	VBROADCASTSS (R9)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z16
+	LONG    $0x400e8262
+	WORD    $0xc452
+	ADDQ    DX, R9
+	SUBQ    $0x01, AX
+	JNZ     loop
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z14, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z16, K1, (AX)
+	VZEROUPPER
+	RET
+
+// func tile9x32BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·tile9x32BF16(SB), NOSPLIT, $0-80
+	MOVQ      n+64(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+72(FP), AX
+	VXORPS    Z0, Z0, Z0
+	VXORPS    Z1, Z1, Z1
+	VXORPS    Z2, Z2, Z2
+	VXORPS    Z3, Z3, Z3
+	VXORPS    Z4, Z4, Z4
+	VXORPS    Z5, Z5, Z5
+	VXORPS    Z6, Z6, Z6
+	VXORPS    Z7, Z7, Z7
+	VXORPS    Z8, Z8, Z8
+	VXORPS    Z9, Z9, Z9
+	VXORPS    Z10, Z10, Z10
+	VXORPS    Z11, Z11, Z11
+	VXORPS    Z12, Z12, Z12
+	VXORPS    Z13, Z13, Z13
+	VXORPS    Z14, Z14, Z14
+	VXORPS    Z15, Z15, Z15
+	VXORPS    Z16, Z16, Z16
+	VXORPS    Z17, Z17, Z17
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+48(FP), AX
+	MOVQ      ldc+56(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+	VMOVUPS.Z 64(AX), K2, Z1
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z2
+	VMOVUPS.Z 64(AX), K2, Z3
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z4
+	VMOVUPS.Z 64(AX), K2, Z5
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z6
+	VMOVUPS.Z 64(AX), K2, Z7
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z8
+	VMOVUPS.Z 64(AX), K2, Z9
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z10
+	VMOVUPS.Z 64(AX), K2, Z11
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z12
+	VMOVUPS.Z 64(AX), K2, Z13
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z14
+	VMOVUPS.Z 64(AX), K2, Z15
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z16
+	VMOVUPS.Z 64(AX), K2, Z17
+
+start:
+	MOVQ k+0(FP), AX
+	MOVQ rs+16(FP), CX
+	MOVQ ks+24(FP), DX
+	MOVQ b+32(FP), BX
+	MOVQ bs+40(FP), SI
+	MOVQ a+8(FP), DI
+	LEAQ (DI)(CX*2), R8
+	ADDQ CX, R8
+	LEAQ (R8)(CX*2), R9
+	ADDQ CX, R9
+
+loop:
+	VMOVUPS.Z    (BX), K1, Z28
+	VMOVUPS.Z    64(BX), K2, Z29
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG $0x400e9262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z1
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS (DI)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG $0x40069262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z3
+	LONG         $0x40069262
+	WORD         $0xdd52
+	VBROADCASTSS (DI)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG $0x400e9262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z5
+	LONG         $0x400e9262
+	WORD         $0xed52
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG $0x40069262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z7
+	LONG         $0x40069262
+	WORD         $0xfd52
+	VBROADCASTSS (R8)(CX*1), Z30
+
+	// VDPBF16PS Z28, Z30, Z8
+	LONG $0x400e1262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z9
+	LONG         $0x400e1262
+	WORD         $0xcd52
+	VBROADCASTSS (R8)(CX*2), Z31
+
+	// VDPBF16PS Z28, Z31, Z10
+	LONG $0x40061262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z11
+	LONG         $0x40061262
+	WORD         $0xdd52
+	ADDQ         DX, R8
+	VBROADCASTSS (R9), Z30
+
+	// VDPBF16PS Z28, Z30, Z12
+	LONG $0x400e1262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z13
+	LONG         $0x400e1262
+	WORD         $0xed52
+	VBROADCASTSS (R9)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z14
+	LONG $0x40061262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z15
+	LONG         $0x40061262
+	WORD         $0xfd52
+	VBROADCASTSS (R9)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z16
+	LONG $0x400e8262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z17
+	LONG    $0x400e8262
+	WORD    $0xcd52
+	ADDQ    DX, R9
+	SUBQ    $0x01, AX
+	JNZ     loop
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, K1, (AX)
+	VMOVUPS Z1, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, K1, (AX)
+	VMOVUPS Z3, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, K1, (AX)
+	VMOVUPS Z5, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, K1, (AX)
+	VMOVUPS Z7, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, K1, (AX)
+	VMOVUPS Z9, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, K1, (AX)
+	VMOVUPS Z11, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, K1, (AX)
+	VMOVUPS Z13, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z14, K1, (AX)
+	VMOVUPS Z15, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z16, K1, (AX)
+	VMOVUPS Z17, K2, 64(AX)
+	VZEROUPPER
+	RET
+
+// func tile10x16BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·tile10x16BF16(SB), NOSPLIT, $0-80
+	MOVQ      n+64(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+72(FP), AX
+	VXORPS    Z0, Z0, Z0
+	VXORPS    Z2, Z2, Z2
+	VXORPS    Z4, Z4, Z4
+	VXORPS    Z6, Z6, Z6
+	VXORPS    Z8, Z8, Z8
+	VXORPS    Z10, Z10, Z10
+	VXORPS    Z12, Z12, Z12
+	VXORPS    Z14, Z14, Z14
+	VXORPS    Z16, Z16, Z16
+	VXORPS    Z18, Z18, Z18
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+48(FP), AX
+	MOVQ      ldc+56(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z2
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z4
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z6
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z8
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z10
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z12
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z14
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z16
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z18
+
+start:
+	MOVQ k+0(FP), AX
+	MOVQ rs+16(FP), CX
+	MOVQ ks+24(FP), DX
+	MOVQ b+32(FP), BX
+	MOVQ bs+40(FP), SI
+	MOVQ a+8(FP), DI
+	LEAQ (DI)(CX*2), R8
+	ADDQ CX, R8
+	LEAQ (R8)(CX*2), R9
+	ADDQ CX, R9
+	LEAQ (R9)(CX*2), R10
+	ADDQ CX, R10
+
+loop:
+	VMOVUPS.Z    (BX), K1, Z28
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG         $0x400e9262
+	WORD         $0xc452
+	VBROADCASTSS (DI)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG         $0x40069262
+	WORD         $0xd452
+	VBROADCASTSS (DI)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG         $0x400e9262
+	WORD         $0xe452
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG         $0x40069262
+	WORD         $0xf452
+	VBROADCASTSS (R8)(CX*1), Z30
+
+	// VDPBF16PS Z28, Z30, Z8
+	LONG         $0x400e1262
+	WORD         $0xc452
+	VBROADCASTSS (R8)(CX*2), Z31
+
+	// VDPBF16PS Z28, Z31, Z10
+	LONG         $0x40061262
+	WORD         $0xd452
+	ADDQ         DX, R8
+	VBROADCASTSS (R9), Z30
+
+	// VDPBF16PS Z28, Z30, Z12
+	LONG         $0x400e1262
+	WORD         $0xe452
+	VBROADCASTSS (R9)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z14
+	LONG         $0x40061262
+	WORD         $0xf452
+	VBROADCASTSS (R9)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z16
+	LONG         $0x400e8262
+	WORD         $0xc452
+	ADDQ         DX, R9
+	VBROADCASTSS (R10), Z31
+
+	// VDPBF16PS Z28, Z31, Z18
+	LONG    $0x40068262
+	WORD    $0xd452
+	ADDQ    DX, R10
+	SUBQ    $0x01, AX
+	JNZ     loop
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z14, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z16, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z18, K1, (AX)
+	VZEROUPPER
+	RET
+
+// func tile10x32BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·tile10x32BF16(SB), NOSPLIT, $0-80
+	MOVQ      n+64(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+72(FP), AX
+	VXORPS    Z0, Z0, Z0
+	VXORPS    Z1, Z1, Z1
+	VXORPS    Z2, Z2, Z2
+	VXORPS    Z3, Z3, Z3
+	VXORPS    Z4, Z4, Z4
+	VXORPS    Z5, Z5, Z5
+	VXORPS    Z6, Z6, Z6
+	VXORPS    Z7, Z7, Z7
+	VXORPS    Z8, Z8, Z8
+	VXORPS    Z9, Z9, Z9
+	VXORPS    Z10, Z10, Z10
+	VXORPS    Z11, Z11, Z11
+	VXORPS    Z12, Z12, Z12
+	VXORPS    Z13, Z13, Z13
+	VXORPS    Z14, Z14, Z14
+	VXORPS    Z15, Z15, Z15
+	VXORPS    Z16, Z16, Z16
+	VXORPS    Z17, Z17, Z17
+	VXORPS    Z18, Z18, Z18
+	VXORPS    Z19, Z19, Z19
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+48(FP), AX
+	MOVQ      ldc+56(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+	VMOVUPS.Z 64(AX), K2, Z1
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z2
+	VMOVUPS.Z 64(AX), K2, Z3
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z4
+	VMOVUPS.Z 64(AX), K2, Z5
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z6
+	VMOVUPS.Z 64(AX), K2, Z7
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z8
+	VMOVUPS.Z 64(AX), K2, Z9
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z10
+	VMOVUPS.Z 64(AX), K2, Z11
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z12
+	VMOVUPS.Z 64(AX), K2, Z13
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z14
+	VMOVUPS.Z 64(AX), K2, Z15
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z16
+	VMOVUPS.Z 64(AX), K2, Z17
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z18
+	VMOVUPS.Z 64(AX), K2, Z19
+
+start:
+	MOVQ k+0(FP), AX
+	MOVQ rs+16(FP), CX
+	MOVQ ks+24(FP), DX
+	MOVQ b+32(FP), BX
+	MOVQ bs+40(FP), SI
+	MOVQ a+8(FP), DI
+	LEAQ (DI)(CX*2), R8
+	ADDQ CX, R8
+	LEAQ (R8)(CX*2), R9
+	ADDQ CX, R9
+	LEAQ (R9)(CX*2), R10
+	ADDQ CX, R10
+
+loop:
+	VMOVUPS.Z    (BX), K1, Z28
+	VMOVUPS.Z    64(BX), K2, Z29
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG $0x400e9262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z1
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS (DI)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG $0x40069262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z3
+	LONG         $0x40069262
+	WORD         $0xdd52
+	VBROADCASTSS (DI)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG $0x400e9262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z5
+	LONG         $0x400e9262
+	WORD         $0xed52
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG $0x40069262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z7
+	LONG         $0x40069262
+	WORD         $0xfd52
+	VBROADCASTSS (R8)(CX*1), Z30
+
+	// VDPBF16PS Z28, Z30, Z8
+	LONG $0x400e1262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z9
+	LONG         $0x400e1262
+	WORD         $0xcd52
+	VBROADCASTSS (R8)(CX*2), Z31
+
+	// VDPBF16PS Z28, Z31, Z10
+	LONG $0x40061262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z11
+	LONG         $0x40061262
+	WORD         $0xdd52
+	ADDQ         DX, R8
+	VBROADCASTSS (R9), Z30
+
+	// VDPBF16PS Z28, Z30, Z12
+	LONG $0x400e1262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z13
+	LONG         $0x400e1262
+	WORD         $0xed52
+	VBROADCASTSS (R9)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z14
+	LONG $0x40061262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z15
+	LONG         $0x40061262
+	WORD         $0xfd52
+	VBROADCASTSS (R9)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z16
+	LONG $0x400e8262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z17
+	LONG         $0x400e8262
+	WORD         $0xcd52
+	ADDQ         DX, R9
+	VBROADCASTSS (R10), Z31
+
+	// VDPBF16PS Z28, Z31, Z18
+	LONG $0x40068262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z19
+	LONG    $0x40068262
+	WORD    $0xdd52
+	ADDQ    DX, R10
+	SUBQ    $0x01, AX
+	JNZ     loop
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, K1, (AX)
+	VMOVUPS Z1, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, K1, (AX)
+	VMOVUPS Z3, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, K1, (AX)
+	VMOVUPS Z5, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, K1, (AX)
+	VMOVUPS Z7, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, K1, (AX)
+	VMOVUPS Z9, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, K1, (AX)
+	VMOVUPS Z11, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, K1, (AX)
+	VMOVUPS Z13, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z14, K1, (AX)
+	VMOVUPS Z15, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z16, K1, (AX)
+	VMOVUPS Z17, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z18, K1, (AX)
+	VMOVUPS Z19, K2, 64(AX)
+	VZEROUPPER
+	RET
+
+// func tile11x16BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·tile11x16BF16(SB), NOSPLIT, $0-80
+	MOVQ      n+64(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+72(FP), AX
+	VXORPS    Z0, Z0, Z0
+	VXORPS    Z2, Z2, Z2
+	VXORPS    Z4, Z4, Z4
+	VXORPS    Z6, Z6, Z6
+	VXORPS    Z8, Z8, Z8
+	VXORPS    Z10, Z10, Z10
+	VXORPS    Z12, Z12, Z12
+	VXORPS    Z14, Z14, Z14
+	VXORPS    Z16, Z16, Z16
+	VXORPS    Z18, Z18, Z18
+	VXORPS    Z20, Z20, Z20
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+48(FP), AX
+	MOVQ      ldc+56(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z2
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z4
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z6
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z8
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z10
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z12
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z14
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z16
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z18
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z20
+
+start:
+	MOVQ k+0(FP), AX
+	MOVQ rs+16(FP), CX
+	MOVQ ks+24(FP), DX
+	MOVQ b+32(FP), BX
+	MOVQ bs+40(FP), SI
+	MOVQ a+8(FP), DI
+	LEAQ (DI)(CX*2), R8
+	ADDQ CX, R8
+	LEAQ (R8)(CX*2), R9
+	ADDQ CX, R9
+	LEAQ (R9)(CX*2), R10
+	ADDQ CX, R10
+
+loop:
+	VMOVUPS.Z    (BX), K1, Z28
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG         $0x400e9262
+	WORD         $0xc452
+	VBROADCASTSS (DI)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG         $0x40069262
+	WORD         $0xd452
+	VBROADCASTSS (DI)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG         $0x400e9262
+	WORD         $0xe452
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG         $0x40069262
+	WORD         $0xf452
+	VBROADCASTSS (R8)(CX*1), Z30
+
+	// VDPBF16PS Z28, Z30, Z8
+	LONG         $0x400e1262
+	WORD         $0xc452
+	VBROADCASTSS (R8)(CX*2), Z31
+
+	// VDPBF16PS Z28, Z31, Z10
+	LONG         $0x40061262
+	WORD         $0xd452
+	ADDQ         DX, R8
+	VBROADCASTSS (R9), Z30
+
+	// VDPBF16PS Z28, Z30, Z12
+	LONG         $0x400e1262
+	WORD         $0xe452
+	VBROADCASTSS (R9)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z14
+	LONG         $0x40061262
+	WORD         $0xf452
+	VBROADCASTSS (R9)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z16
+	LONG         $0x400e8262
+	WORD         $0xc452
+	ADDQ         DX, R9
+	VBROADCASTSS (R10), Z31
+
+	// VDPBF16PS Z28, Z31, Z18
+	LONG         $0x40068262
+	WORD         $0xd452
+	VBROADCASTSS (R10)(CX*1), Z30
+
+	// VDPBF16PS Z28, Z30, Z20
+	LONG    $0x400e8262
+	WORD    $0xe452
+	ADDQ    DX, R10
+	SUBQ    $0x01, AX
+	JNZ     loop
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z14, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z16, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z18, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z20, K1, (AX)
+	VZEROUPPER
+	RET
+
+// func tile11x32BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·tile11x32BF16(SB), NOSPLIT, $0-80
+	MOVQ      n+64(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+72(FP), AX
+	VXORPS    Z0, Z0, Z0
+	VXORPS    Z1, Z1, Z1
+	VXORPS    Z2, Z2, Z2
+	VXORPS    Z3, Z3, Z3
+	VXORPS    Z4, Z4, Z4
+	VXORPS    Z5, Z5, Z5
+	VXORPS    Z6, Z6, Z6
+	VXORPS    Z7, Z7, Z7
+	VXORPS    Z8, Z8, Z8
+	VXORPS    Z9, Z9, Z9
+	VXORPS    Z10, Z10, Z10
+	VXORPS    Z11, Z11, Z11
+	VXORPS    Z12, Z12, Z12
+	VXORPS    Z13, Z13, Z13
+	VXORPS    Z14, Z14, Z14
+	VXORPS    Z15, Z15, Z15
+	VXORPS    Z16, Z16, Z16
+	VXORPS    Z17, Z17, Z17
+	VXORPS    Z18, Z18, Z18
+	VXORPS    Z19, Z19, Z19
+	VXORPS    Z20, Z20, Z20
+	VXORPS    Z21, Z21, Z21
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+48(FP), AX
+	MOVQ      ldc+56(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+	VMOVUPS.Z 64(AX), K2, Z1
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z2
+	VMOVUPS.Z 64(AX), K2, Z3
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z4
+	VMOVUPS.Z 64(AX), K2, Z5
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z6
+	VMOVUPS.Z 64(AX), K2, Z7
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z8
+	VMOVUPS.Z 64(AX), K2, Z9
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z10
+	VMOVUPS.Z 64(AX), K2, Z11
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z12
+	VMOVUPS.Z 64(AX), K2, Z13
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z14
+	VMOVUPS.Z 64(AX), K2, Z15
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z16
+	VMOVUPS.Z 64(AX), K2, Z17
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z18
+	VMOVUPS.Z 64(AX), K2, Z19
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z20
+	VMOVUPS.Z 64(AX), K2, Z21
+
+start:
+	MOVQ k+0(FP), AX
+	MOVQ rs+16(FP), CX
+	MOVQ ks+24(FP), DX
+	MOVQ b+32(FP), BX
+	MOVQ bs+40(FP), SI
+	MOVQ a+8(FP), DI
+	LEAQ (DI)(CX*2), R8
+	ADDQ CX, R8
+	LEAQ (R8)(CX*2), R9
+	ADDQ CX, R9
+	LEAQ (R9)(CX*2), R10
+	ADDQ CX, R10
+
+loop:
+	VMOVUPS.Z    (BX), K1, Z28
+	VMOVUPS.Z    64(BX), K2, Z29
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG $0x400e9262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z1
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS (DI)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG $0x40069262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z3
+	LONG         $0x40069262
+	WORD         $0xdd52
+	VBROADCASTSS (DI)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG $0x400e9262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z5
+	LONG         $0x400e9262
+	WORD         $0xed52
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG $0x40069262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z7
+	LONG         $0x40069262
+	WORD         $0xfd52
+	VBROADCASTSS (R8)(CX*1), Z30
+
+	// VDPBF16PS Z28, Z30, Z8
+	LONG $0x400e1262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z9
+	LONG         $0x400e1262
+	WORD         $0xcd52
+	VBROADCASTSS (R8)(CX*2), Z31
+
+	// VDPBF16PS Z28, Z31, Z10
+	LONG $0x40061262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z11
+	LONG         $0x40061262
+	WORD         $0xdd52
+	ADDQ         DX, R8
+	VBROADCASTSS (R9), Z30
+
+	// VDPBF16PS Z28, Z30, Z12
+	LONG $0x400e1262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z13
+	LONG         $0x400e1262
+	WORD         $0xed52
+	VBROADCASTSS (R9)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z14
+	LONG $0x40061262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z15
+	LONG         $0x40061262
+	WORD         $0xfd52
+	VBROADCASTSS (R9)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z16
+	LONG $0x400e8262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z17
+	LONG         $0x400e8262
+	WORD         $0xcd52
+	ADDQ         DX, R9
+	VBROADCASTSS (R10), Z31
+
+	// VDPBF16PS Z28, Z31, Z18
+	LONG $0x40068262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z19
+	LONG         $0x40068262
+	WORD         $0xdd52
+	VBROADCASTSS (R10)(CX*1), Z30
+
+	// VDPBF16PS Z28, Z30, Z20
+	LONG $0x400e8262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z21
+	LONG    $0x400e8262
+	WORD    $0xed52
+	ADDQ    DX, R10
+	SUBQ    $0x01, AX
+	JNZ     loop
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, K1, (AX)
+	VMOVUPS Z1, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, K1, (AX)
+	VMOVUPS Z3, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, K1, (AX)
+	VMOVUPS Z5, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, K1, (AX)
+	VMOVUPS Z7, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, K1, (AX)
+	VMOVUPS Z9, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, K1, (AX)
+	VMOVUPS Z11, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, K1, (AX)
+	VMOVUPS Z13, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z14, K1, (AX)
+	VMOVUPS Z15, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z16, K1, (AX)
+	VMOVUPS Z17, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z18, K1, (AX)
+	VMOVUPS Z19, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z20, K1, (AX)
+	VMOVUPS Z21, K2, 64(AX)
+	VZEROUPPER
+	RET
+
+// func tile12x16BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·tile12x16BF16(SB), NOSPLIT, $0-80
+	MOVQ      n+64(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+72(FP), AX
+	VXORPS    Z0, Z0, Z0
+	VXORPS    Z2, Z2, Z2
+	VXORPS    Z4, Z4, Z4
+	VXORPS    Z6, Z6, Z6
+	VXORPS    Z8, Z8, Z8
+	VXORPS    Z10, Z10, Z10
+	VXORPS    Z12, Z12, Z12
+	VXORPS    Z14, Z14, Z14
+	VXORPS    Z16, Z16, Z16
+	VXORPS    Z18, Z18, Z18
+	VXORPS    Z20, Z20, Z20
+	VXORPS    Z22, Z22, Z22
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+48(FP), AX
+	MOVQ      ldc+56(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z2
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z4
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z6
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z8
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z10
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z12
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z14
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z16
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z18
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z20
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z22
+
+start:
+	MOVQ k+0(FP), AX
+	MOVQ rs+16(FP), CX
+	MOVQ ks+24(FP), DX
+	MOVQ b+32(FP), BX
+	MOVQ bs+40(FP), SI
+	MOVQ a+8(FP), DI
+	LEAQ (DI)(CX*2), R8
+	ADDQ CX, R8
+	LEAQ (R8)(CX*2), R9
+	ADDQ CX, R9
+	LEAQ (R9)(CX*2), R10
+	ADDQ CX, R10
+
+loop:
+	VMOVUPS.Z    (BX), K1, Z28
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG         $0x400e9262
+	WORD         $0xc452
+	VBROADCASTSS (DI)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG         $0x40069262
+	WORD         $0xd452
+	VBROADCASTSS (DI)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG         $0x400e9262
+	WORD         $0xe452
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG         $0x40069262
+	WORD         $0xf452
+	VBROADCASTSS (R8)(CX*1), Z30
+
+	// VDPBF16PS Z28, Z30, Z8
+	LONG         $0x400e1262
+	WORD         $0xc452
+	VBROADCASTSS (R8)(CX*2), Z31
+
+	// VDPBF16PS Z28, Z31, Z10
+	LONG         $0x40061262
+	WORD         $0xd452
+	ADDQ         DX, R8
+	VBROADCASTSS (R9), Z30
+
+	// VDPBF16PS Z28, Z30, Z12
+	LONG         $0x400e1262
+	WORD         $0xe452
+	VBROADCASTSS (R9)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z14
+	LONG         $0x40061262
+	WORD         $0xf452
+	VBROADCASTSS (R9)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z16
+	LONG         $0x400e8262
+	WORD         $0xc452
+	ADDQ         DX, R9
+	VBROADCASTSS (R10), Z31
+
+	// VDPBF16PS Z28, Z31, Z18
+	LONG         $0x40068262
+	WORD         $0xd452
+	VBROADCASTSS (R10)(CX*1), Z30
+
+	// VDPBF16PS Z28, Z30, Z20
+	LONG         $0x400e8262
+	WORD         $0xe452
+	VBROADCASTSS (R10)(CX*2), Z31
+
+	// VDPBF16PS Z28, Z31, Z22
+	LONG    $0x40068262
+	WORD    $0xf452
+	ADDQ    DX, R10
+	SUBQ    $0x01, AX
+	JNZ     loop
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z14, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z16, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z18, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z20, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z22, K1, (AX)
+	VZEROUPPER
+	RET
+
+// func tile12x32BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·tile12x32BF16(SB), NOSPLIT, $0-80
+	MOVQ      n+64(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+72(FP), AX
+	VXORPS    Z0, Z0, Z0
+	VXORPS    Z1, Z1, Z1
+	VXORPS    Z2, Z2, Z2
+	VXORPS    Z3, Z3, Z3
+	VXORPS    Z4, Z4, Z4
+	VXORPS    Z5, Z5, Z5
+	VXORPS    Z6, Z6, Z6
+	VXORPS    Z7, Z7, Z7
+	VXORPS    Z8, Z8, Z8
+	VXORPS    Z9, Z9, Z9
+	VXORPS    Z10, Z10, Z10
+	VXORPS    Z11, Z11, Z11
+	VXORPS    Z12, Z12, Z12
+	VXORPS    Z13, Z13, Z13
+	VXORPS    Z14, Z14, Z14
+	VXORPS    Z15, Z15, Z15
+	VXORPS    Z16, Z16, Z16
+	VXORPS    Z17, Z17, Z17
+	VXORPS    Z18, Z18, Z18
+	VXORPS    Z19, Z19, Z19
+	VXORPS    Z20, Z20, Z20
+	VXORPS    Z21, Z21, Z21
+	VXORPS    Z22, Z22, Z22
+	VXORPS    Z23, Z23, Z23
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+48(FP), AX
+	MOVQ      ldc+56(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+	VMOVUPS.Z 64(AX), K2, Z1
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z2
+	VMOVUPS.Z 64(AX), K2, Z3
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z4
+	VMOVUPS.Z 64(AX), K2, Z5
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z6
+	VMOVUPS.Z 64(AX), K2, Z7
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z8
+	VMOVUPS.Z 64(AX), K2, Z9
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z10
+	VMOVUPS.Z 64(AX), K2, Z11
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z12
+	VMOVUPS.Z 64(AX), K2, Z13
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z14
+	VMOVUPS.Z 64(AX), K2, Z15
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z16
+	VMOVUPS.Z 64(AX), K2, Z17
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z18
+	VMOVUPS.Z 64(AX), K2, Z19
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z20
+	VMOVUPS.Z 64(AX), K2, Z21
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z22
+	VMOVUPS.Z 64(AX), K2, Z23
+
+start:
+	MOVQ k+0(FP), AX
+	MOVQ rs+16(FP), CX
+	MOVQ ks+24(FP), DX
+	MOVQ b+32(FP), BX
+	MOVQ bs+40(FP), SI
+	MOVQ a+8(FP), DI
+	LEAQ (DI)(CX*2), R8
+	ADDQ CX, R8
+	LEAQ (R8)(CX*2), R9
+	ADDQ CX, R9
+	LEAQ (R9)(CX*2), R10
+	ADDQ CX, R10
+
+loop:
+	VMOVUPS.Z    (BX), K1, Z28
+	VMOVUPS.Z    64(BX), K2, Z29
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG $0x400e9262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z1
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS (DI)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG $0x40069262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z3
+	LONG         $0x40069262
+	WORD         $0xdd52
+	VBROADCASTSS (DI)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG $0x400e9262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z5
+	LONG         $0x400e9262
+	WORD         $0xed52
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG $0x40069262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z7
+	LONG         $0x40069262
+	WORD         $0xfd52
+	VBROADCASTSS (R8)(CX*1), Z30
+
+	// VDPBF16PS Z28, Z30, Z8
+	LONG $0x400e1262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z9
+	LONG         $0x400e1262
+	WORD         $0xcd52
+	VBROADCASTSS (R8)(CX*2), Z31
+
+	// VDPBF16PS Z28, Z31, Z10
+	LONG $0x40061262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z11
+	LONG         $0x40061262
+	WORD         $0xdd52
+	ADDQ         DX, R8
+	VBROADCASTSS (R9), Z30
+
+	// VDPBF16PS Z28, Z30, Z12
+	LONG $0x400e1262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z13
+	LONG         $0x400e1262
+	WORD         $0xed52
+	VBROADCASTSS (R9)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z14
+	LONG $0x40061262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z15
+	LONG         $0x40061262
+	WORD         $0xfd52
+	VBROADCASTSS (R9)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z16
+	LONG $0x400e8262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z17
+	LONG         $0x400e8262
+	WORD         $0xcd52
+	ADDQ         DX, R9
+	VBROADCASTSS (R10), Z31
+
+	// VDPBF16PS Z28, Z31, Z18
+	LONG $0x40068262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z19
+	LONG         $0x40068262
+	WORD         $0xdd52
+	VBROADCASTSS (R10)(CX*1), Z30
+
+	// VDPBF16PS Z28, Z30, Z20
+	LONG $0x400e8262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z21
+	LONG         $0x400e8262
+	WORD         $0xed52
+	VBROADCASTSS (R10)(CX*2), Z31
+
+	// VDPBF16PS Z28, Z31, Z22
+	LONG $0x40068262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z23
+	LONG    $0x40068262
+	WORD    $0xfd52
+	ADDQ    DX, R10
+	SUBQ    $0x01, AX
+	JNZ     loop
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, K1, (AX)
+	VMOVUPS Z1, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, K1, (AX)
+	VMOVUPS Z3, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, K1, (AX)
+	VMOVUPS Z5, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, K1, (AX)
+	VMOVUPS Z7, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, K1, (AX)
+	VMOVUPS Z9, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, K1, (AX)
+	VMOVUPS Z11, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, K1, (AX)
+	VMOVUPS Z13, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z14, K1, (AX)
+	VMOVUPS Z15, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z16, K1, (AX)
+	VMOVUPS Z17, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z18, K1, (AX)
+	VMOVUPS Z19, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z20, K1, (AX)
+	VMOVUPS Z21, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z22, K1, (AX)
+	VMOVUPS Z23, K2, 64(AX)
+	VZEROUPPER
+	RET
+
+// func tile13x16BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·tile13x16BF16(SB), NOSPLIT, $0-80
+	MOVQ      n+64(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+72(FP), AX
+	VXORPS    Z0, Z0, Z0
+	VXORPS    Z2, Z2, Z2
+	VXORPS    Z4, Z4, Z4
+	VXORPS    Z6, Z6, Z6
+	VXORPS    Z8, Z8, Z8
+	VXORPS    Z10, Z10, Z10
+	VXORPS    Z12, Z12, Z12
+	VXORPS    Z14, Z14, Z14
+	VXORPS    Z16, Z16, Z16
+	VXORPS    Z18, Z18, Z18
+	VXORPS    Z20, Z20, Z20
+	VXORPS    Z22, Z22, Z22
+	VXORPS    Z24, Z24, Z24
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+48(FP), AX
+	MOVQ      ldc+56(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z2
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z4
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z6
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z8
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z10
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z12
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z14
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z16
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z18
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z20
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z22
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z24
+
+start:
+	MOVQ k+0(FP), AX
+	MOVQ rs+16(FP), CX
+	MOVQ ks+24(FP), DX
+	MOVQ b+32(FP), BX
+	MOVQ bs+40(FP), SI
+	MOVQ a+8(FP), DI
+	LEAQ (DI)(CX*2), R8
+	ADDQ CX, R8
+	LEAQ (R8)(CX*2), R9
+	ADDQ CX, R9
+	LEAQ (R9)(CX*2), R10
+	ADDQ CX, R10
+	LEAQ (R10)(CX*2), R11
+	ADDQ CX, R11
+
+loop:
+	VMOVUPS.Z    (BX), K1, Z28
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG         $0x400e9262
+	WORD         $0xc452
+	VBROADCASTSS (DI)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG         $0x40069262
+	WORD         $0xd452
+	VBROADCASTSS (DI)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG         $0x400e9262
+	WORD         $0xe452
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG         $0x40069262
+	WORD         $0xf452
+	VBROADCASTSS (R8)(CX*1), Z30
+
+	// VDPBF16PS Z28, Z30, Z8
+	LONG         $0x400e1262
+	WORD         $0xc452
+	VBROADCASTSS (R8)(CX*2), Z31
+
+	// VDPBF16PS Z28, Z31, Z10
+	LONG         $0x40061262
+	WORD         $0xd452
+	ADDQ         DX, R8
+	VBROADCASTSS (R9), Z30
+
+	// VDPBF16PS Z28, Z30, Z12
+	LONG         $0x400e1262
+	WORD         $0xe452
+	VBROADCASTSS (R9)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z14
+	LONG         $0x40061262
+	WORD         $0xf452
+	VBROADCASTSS (R9)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z16
+	LONG         $0x400e8262
+	WORD         $0xc452
+	ADDQ         DX, R9
+	VBROADCASTSS (R10), Z31
+
+	// VDPBF16PS Z28, Z31, Z18
+	LONG         $0x40068262
+	WORD         $0xd452
+	VBROADCASTSS (R10)(CX*1), Z30
+
+	// VDPBF16PS Z28, Z30, Z20
+	LONG         $0x400e8262
+	WORD         $0xe452
+	VBROADCASTSS (R10)(CX*2), Z31
+
+	// VDPBF16PS Z28, Z31, Z22
+	LONG         $0x40068262
+	WORD         $0xf452
+	ADDQ         DX, R10
+	VBROADCASTSS (R11), Z30
+
+	// VDPBF16PS Z28, Z30, Z24
+	LONG    $0x400e0262
+	WORD    $0xc452
+	ADDQ    DX, R11
+	SUBQ    $0x01, AX
+	JNZ     loop
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z14, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z16, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z18, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z20, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z22, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z24, K1, (AX)
+	VZEROUPPER
+	RET
+
+// func tile13x32BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·tile13x32BF16(SB), NOSPLIT, $0-80
+	MOVQ      n+64(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+72(FP), AX
+	VXORPS    Z0, Z0, Z0
+	VXORPS    Z1, Z1, Z1
+	VXORPS    Z2, Z2, Z2
+	VXORPS    Z3, Z3, Z3
+	VXORPS    Z4, Z4, Z4
+	VXORPS    Z5, Z5, Z5
+	VXORPS    Z6, Z6, Z6
+	VXORPS    Z7, Z7, Z7
+	VXORPS    Z8, Z8, Z8
+	VXORPS    Z9, Z9, Z9
+	VXORPS    Z10, Z10, Z10
+	VXORPS    Z11, Z11, Z11
+	VXORPS    Z12, Z12, Z12
+	VXORPS    Z13, Z13, Z13
+	VXORPS    Z14, Z14, Z14
+	VXORPS    Z15, Z15, Z15
+	VXORPS    Z16, Z16, Z16
+	VXORPS    Z17, Z17, Z17
+	VXORPS    Z18, Z18, Z18
+	VXORPS    Z19, Z19, Z19
+	VXORPS    Z20, Z20, Z20
+	VXORPS    Z21, Z21, Z21
+	VXORPS    Z22, Z22, Z22
+	VXORPS    Z23, Z23, Z23
+	VXORPS    Z24, Z24, Z24
+	VXORPS    Z25, Z25, Z25
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+48(FP), AX
+	MOVQ      ldc+56(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+	VMOVUPS.Z 64(AX), K2, Z1
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z2
+	VMOVUPS.Z 64(AX), K2, Z3
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z4
+	VMOVUPS.Z 64(AX), K2, Z5
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z6
+	VMOVUPS.Z 64(AX), K2, Z7
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z8
+	VMOVUPS.Z 64(AX), K2, Z9
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z10
+	VMOVUPS.Z 64(AX), K2, Z11
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z12
+	VMOVUPS.Z 64(AX), K2, Z13
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z14
+	VMOVUPS.Z 64(AX), K2, Z15
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z16
+	VMOVUPS.Z 64(AX), K2, Z17
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z18
+	VMOVUPS.Z 64(AX), K2, Z19
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z20
+	VMOVUPS.Z 64(AX), K2, Z21
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z22
+	VMOVUPS.Z 64(AX), K2, Z23
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z24
+	VMOVUPS.Z 64(AX), K2, Z25
+
+start:
+	MOVQ k+0(FP), AX
+	MOVQ rs+16(FP), CX
+	MOVQ ks+24(FP), DX
+	MOVQ b+32(FP), BX
+	MOVQ bs+40(FP), SI
+	MOVQ a+8(FP), DI
+	LEAQ (DI)(CX*2), R8
+	ADDQ CX, R8
+	LEAQ (R8)(CX*2), R9
+	ADDQ CX, R9
+	LEAQ (R9)(CX*2), R10
+	ADDQ CX, R10
+	LEAQ (R10)(CX*2), R11
+	ADDQ CX, R11
+
+loop:
+	VMOVUPS.Z    (BX), K1, Z28
+	VMOVUPS.Z    64(BX), K2, Z29
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG $0x400e9262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z1
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS (DI)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG $0x40069262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z3
+	LONG         $0x40069262
+	WORD         $0xdd52
+	VBROADCASTSS (DI)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG $0x400e9262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z5
+	LONG         $0x400e9262
+	WORD         $0xed52
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG $0x40069262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z7
+	LONG         $0x40069262
+	WORD         $0xfd52
+	VBROADCASTSS (R8)(CX*1), Z30
+
+	// VDPBF16PS Z28, Z30, Z8
+	LONG $0x400e1262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z9
+	LONG         $0x400e1262
+	WORD         $0xcd52
+	VBROADCASTSS (R8)(CX*2), Z31
+
+	// VDPBF16PS Z28, Z31, Z10
+	LONG $0x40061262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z11
+	LONG         $0x40061262
+	WORD         $0xdd52
+	ADDQ         DX, R8
+	VBROADCASTSS (R9), Z30
+
+	// VDPBF16PS Z28, Z30, Z12
+	LONG $0x400e1262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z13
+	LONG         $0x400e1262
+	WORD         $0xed52
+	VBROADCASTSS (R9)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z14
+	LONG $0x40061262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z15
+	LONG         $0x40061262
+	WORD         $0xfd52
+	VBROADCASTSS (R9)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z16
+	LONG $0x400e8262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z17
+	LONG         $0x400e8262
+	WORD         $0xcd52
+	ADDQ         DX, R9
+	VBROADCASTSS (R10), Z31
+
+	// VDPBF16PS Z28, Z31, Z18
+	LONG $0x40068262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z19
+	LONG         $0x40068262
+	WORD         $0xdd52
+	VBROADCASTSS (R10)(CX*1), Z30
+
+	// VDPBF16PS Z28, Z30, Z20
+	LONG $0x400e8262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z21
+	LONG         $0x400e8262
+	WORD         $0xed52
+	VBROADCASTSS (R10)(CX*2), Z31
+
+	// VDPBF16PS Z28, Z31, Z22
+	LONG $0x40068262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z23
+	LONG         $0x40068262
+	WORD         $0xfd52
+	ADDQ         DX, R10
+	VBROADCASTSS (R11), Z30
+
+	// VDPBF16PS Z28, Z30, Z24
+	LONG $0x400e0262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z25
+	LONG    $0x400e0262
+	WORD    $0xcd52
+	ADDQ    DX, R11
+	SUBQ    $0x01, AX
+	JNZ     loop
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, K1, (AX)
+	VMOVUPS Z1, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, K1, (AX)
+	VMOVUPS Z3, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, K1, (AX)
+	VMOVUPS Z5, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, K1, (AX)
+	VMOVUPS Z7, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, K1, (AX)
+	VMOVUPS Z9, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, K1, (AX)
+	VMOVUPS Z11, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, K1, (AX)
+	VMOVUPS Z13, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z14, K1, (AX)
+	VMOVUPS Z15, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z16, K1, (AX)
+	VMOVUPS Z17, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z18, K1, (AX)
+	VMOVUPS Z19, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z20, K1, (AX)
+	VMOVUPS Z21, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z22, K1, (AX)
+	VMOVUPS Z23, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z24, K1, (AX)
+	VMOVUPS Z25, K2, 64(AX)
+	VZEROUPPER
+	RET
+
+// func tile14x16BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·tile14x16BF16(SB), NOSPLIT, $0-80
+	MOVQ      n+64(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+72(FP), AX
+	VXORPS    Z0, Z0, Z0
+	VXORPS    Z2, Z2, Z2
+	VXORPS    Z4, Z4, Z4
+	VXORPS    Z6, Z6, Z6
+	VXORPS    Z8, Z8, Z8
+	VXORPS    Z10, Z10, Z10
+	VXORPS    Z12, Z12, Z12
+	VXORPS    Z14, Z14, Z14
+	VXORPS    Z16, Z16, Z16
+	VXORPS    Z18, Z18, Z18
+	VXORPS    Z20, Z20, Z20
+	VXORPS    Z22, Z22, Z22
+	VXORPS    Z24, Z24, Z24
+	VXORPS    Z26, Z26, Z26
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+48(FP), AX
+	MOVQ      ldc+56(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z2
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z4
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z6
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z8
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z10
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z12
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z14
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z16
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z18
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z20
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z22
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z24
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z26
+
+start:
+	MOVQ k+0(FP), AX
+	MOVQ rs+16(FP), CX
+	MOVQ ks+24(FP), DX
+	MOVQ b+32(FP), BX
+	MOVQ bs+40(FP), SI
+	MOVQ a+8(FP), DI
+	LEAQ (DI)(CX*2), R8
+	ADDQ CX, R8
+	LEAQ (R8)(CX*2), R9
+	ADDQ CX, R9
+	LEAQ (R9)(CX*2), R10
+	ADDQ CX, R10
+	LEAQ (R10)(CX*2), R11
+	ADDQ CX, R11
+
+loop:
+	VMOVUPS.Z    (BX), K1, Z28
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG         $0x400e9262
+	WORD         $0xc452
+	VBROADCASTSS (DI)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG         $0x40069262
+	WORD         $0xd452
+	VBROADCASTSS (DI)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG         $0x400e9262
+	WORD         $0xe452
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG         $0x40069262
+	WORD         $0xf452
+	VBROADCASTSS (R8)(CX*1), Z30
+
+	// VDPBF16PS Z28, Z30, Z8
+	LONG         $0x400e1262
+	WORD         $0xc452
+	VBROADCASTSS (R8)(CX*2), Z31
+
+	// VDPBF16PS Z28, Z31, Z10
+	LONG         $0x40061262
+	WORD         $0xd452
+	ADDQ         DX, R8
+	VBROADCASTSS (R9), Z30
+
+	// VDPBF16PS Z28, Z30, Z12
+	LONG         $0x400e1262
+	WORD         $0xe452
+	VBROADCASTSS (R9)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z14
+	LONG         $0x40061262
+	WORD         $0xf452
+	VBROADCASTSS (R9)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z16
+	LONG         $0x400e8262
+	WORD         $0xc452
+	ADDQ         DX, R9
+	VBROADCASTSS (R10), Z31
+
+	// VDPBF16PS Z28, Z31, Z18
+	LONG         $0x40068262
+	WORD         $0xd452
+	VBROADCASTSS (R10)(CX*1), Z30
+
+	// VDPBF16PS Z28, Z30, Z20
+	LONG         $0x400e8262
+	WORD         $0xe452
+	VBROADCASTSS (R10)(CX*2), Z31
+
+	// VDPBF16PS Z28, Z31, Z22
+	LONG         $0x40068262
+	WORD         $0xf452
+	ADDQ         DX, R10
+	VBROADCASTSS (R11), Z30
+
+	// VDPBF16PS Z28, Z30, Z24
+	LONG         $0x400e0262
+	WORD         $0xc452
+	VBROADCASTSS (R11)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z26
+	LONG    $0x40060262
+	WORD    $0xd452
+	ADDQ    DX, R11
+	SUBQ    $0x01, AX
+	JNZ     loop
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z14, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z16, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z18, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z20, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z22, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z24, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z26, K1, (AX)
+	VZEROUPPER
+	RET
+
+// func tile14x32BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·tile14x32BF16(SB), NOSPLIT, $0-80
+	MOVQ      n+64(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+72(FP), AX
+	VXORPS    Z0, Z0, Z0
+	VXORPS    Z1, Z1, Z1
+	VXORPS    Z2, Z2, Z2
+	VXORPS    Z3, Z3, Z3
+	VXORPS    Z4, Z4, Z4
+	VXORPS    Z5, Z5, Z5
+	VXORPS    Z6, Z6, Z6
+	VXORPS    Z7, Z7, Z7
+	VXORPS    Z8, Z8, Z8
+	VXORPS    Z9, Z9, Z9
+	VXORPS    Z10, Z10, Z10
+	VXORPS    Z11, Z11, Z11
+	VXORPS    Z12, Z12, Z12
+	VXORPS    Z13, Z13, Z13
+	VXORPS    Z14, Z14, Z14
+	VXORPS    Z15, Z15, Z15
+	VXORPS    Z16, Z16, Z16
+	VXORPS    Z17, Z17, Z17
+	VXORPS    Z18, Z18, Z18
+	VXORPS    Z19, Z19, Z19
+	VXORPS    Z20, Z20, Z20
+	VXORPS    Z21, Z21, Z21
+	VXORPS    Z22, Z22, Z22
+	VXORPS    Z23, Z23, Z23
+	VXORPS    Z24, Z24, Z24
+	VXORPS    Z25, Z25, Z25
+	VXORPS    Z26, Z26, Z26
+	VXORPS    Z27, Z27, Z27
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+48(FP), AX
+	MOVQ      ldc+56(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+	VMOVUPS.Z 64(AX), K2, Z1
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z2
+	VMOVUPS.Z 64(AX), K2, Z3
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z4
+	VMOVUPS.Z 64(AX), K2, Z5
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z6
+	VMOVUPS.Z 64(AX), K2, Z7
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z8
+	VMOVUPS.Z 64(AX), K2, Z9
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z10
+	VMOVUPS.Z 64(AX), K2, Z11
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z12
+	VMOVUPS.Z 64(AX), K2, Z13
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z14
+	VMOVUPS.Z 64(AX), K2, Z15
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z16
+	VMOVUPS.Z 64(AX), K2, Z17
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z18
+	VMOVUPS.Z 64(AX), K2, Z19
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z20
+	VMOVUPS.Z 64(AX), K2, Z21
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z22
+	VMOVUPS.Z 64(AX), K2, Z23
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z24
+	VMOVUPS.Z 64(AX), K2, Z25
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z26
+	VMOVUPS.Z 64(AX), K2, Z27
+
+start:
+	MOVQ k+0(FP), AX
+	MOVQ rs+16(FP), CX
+	MOVQ ks+24(FP), DX
+	MOVQ b+32(FP), BX
+	MOVQ bs+40(FP), SI
+	MOVQ a+8(FP), DI
+	LEAQ (DI)(CX*2), R8
+	ADDQ CX, R8
+	LEAQ (R8)(CX*2), R9
+	ADDQ CX, R9
+	LEAQ (R9)(CX*2), R10
+	ADDQ CX, R10
+	LEAQ (R10)(CX*2), R11
+	ADDQ CX, R11
+
+loop:
+	VMOVUPS.Z    (BX), K1, Z28
+	VMOVUPS.Z    64(BX), K2, Z29
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG $0x400e9262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z1
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS (DI)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG $0x40069262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z3
+	LONG         $0x40069262
+	WORD         $0xdd52
+	VBROADCASTSS (DI)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG $0x400e9262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z5
+	LONG         $0x400e9262
+	WORD         $0xed52
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG $0x40069262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z7
+	LONG         $0x40069262
+	WORD         $0xfd52
+	VBROADCASTSS (R8)(CX*1), Z30
+
+	// VDPBF16PS Z28, Z30, Z8
+	LONG $0x400e1262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z9
+	LONG         $0x400e1262
+	WORD         $0xcd52
+	VBROADCASTSS (R8)(CX*2), Z31
+
+	// VDPBF16PS Z28, Z31, Z10
+	LONG $0x40061262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z11
+	LONG         $0x40061262
+	WORD         $0xdd52
+	ADDQ         DX, R8
+	VBROADCASTSS (R9), Z30
+
+	// VDPBF16PS Z28, Z30, Z12
+	LONG $0x400e1262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z13
+	LONG         $0x400e1262
+	WORD         $0xed52
+	VBROADCASTSS (R9)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z14
+	LONG $0x40061262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z15
+	LONG         $0x40061262
+	WORD         $0xfd52
+	VBROADCASTSS (R9)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z16
+	LONG $0x400e8262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z17
+	LONG         $0x400e8262
+	WORD         $0xcd52
+	ADDQ         DX, R9
+	VBROADCASTSS (R10), Z31
+
+	// VDPBF16PS Z28, Z31, Z18
+	LONG $0x40068262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z19
+	LONG         $0x40068262
+	WORD         $0xdd52
+	VBROADCASTSS (R10)(CX*1), Z30
+
+	// VDPBF16PS Z28, Z30, Z20
+	LONG $0x400e8262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z21
+	LONG         $0x400e8262
+	WORD         $0xed52
+	VBROADCASTSS (R10)(CX*2), Z31
+
+	// VDPBF16PS Z28, Z31, Z22
+	LONG $0x40068262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z23
+	LONG         $0x40068262
+	WORD         $0xfd52
+	ADDQ         DX, R10
+	VBROADCASTSS (R11), Z30
+
+	// VDPBF16PS Z28, Z30, Z24
+	LONG $0x400e0262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z25
+	LONG         $0x400e0262
+	WORD         $0xcd52
+	VBROADCASTSS (R11)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z26
+	LONG $0x40060262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z27
+	LONG    $0x40060262
+	WORD    $0xdd52
+	ADDQ    DX, R11
+	SUBQ    $0x01, AX
+	JNZ     loop
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, K1, (AX)
+	VMOVUPS Z1, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, K1, (AX)
+	VMOVUPS Z3, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, K1, (AX)
+	VMOVUPS Z5, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, K1, (AX)
+	VMOVUPS Z7, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, K1, (AX)
+	VMOVUPS Z9, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, K1, (AX)
+	VMOVUPS Z11, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, K1, (AX)
+	VMOVUPS Z13, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z14, K1, (AX)
+	VMOVUPS Z15, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z16, K1, (AX)
+	VMOVUPS Z17, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z18, K1, (AX)
+	VMOVUPS Z19, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z20, K1, (AX)
+	VMOVUPS Z21, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z22, K1, (AX)
+	VMOVUPS Z23, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z24, K1, (AX)
+	VMOVUPS Z25, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z26, K1, (AX)
+	VMOVUPS Z27, K2, 64(AX)
+	VZEROUPPER
+	RET
+
+// func packTransposedBF16(dst *float32, src *float32, ld int, n int, kc int)
+// Requires: AVX, AVX512F, BMI2, CMOV
+TEXT ·packTransposedBF16(SB), NOSPLIT, $0-40
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ ld+16(FP), DX
+	MOVQ n+24(FP), BX
+	MOVQ kc+32(FP), SI
+
+block:
+	CMPQ    BX, $0x10
+	JLT     edge
+	CMPQ    SI, $0x20
+	JLT     edge
+	MOVQ    CX, DI
+	VMOVUPS (DI), Z16
+	VMOVUPS 64(DI), Z17
+
+	// VCVTNE2PS2BF16 Z16, Z17, Z0
+	LONG    $0x4077b262
+	WORD    $0xc072
+	ADDQ    DX, DI
+	VMOVUPS (DI), Z16
+	VMOVUPS 64(DI), Z17
+
+	// VCVTNE2PS2BF16 Z16, Z17, Z1
+	LONG    $0x4077b262
+	WORD    $0xc872
+	ADDQ    DX, DI
+	VMOVUPS (DI), Z16
+	VMOVUPS 64(DI), Z17
+
+	// VCVTNE2PS2BF16 Z16, Z17, Z2
+	LONG    $0x4077b262
+	WORD    $0xd072
+	ADDQ    DX, DI
+	VMOVUPS (DI), Z16
+	VMOVUPS 64(DI), Z17
+
+	// VCVTNE2PS2BF16 Z16, Z17, Z3
+	LONG    $0x4077b262
+	WORD    $0xd872
+	ADDQ    DX, DI
+	VMOVUPS (DI), Z16
+	VMOVUPS 64(DI), Z17
+
+	// VCVTNE2PS2BF16 Z16, Z17, Z4
+	LONG    $0x4077b262
+	WORD    $0xe072
+	ADDQ    DX, DI
+	VMOVUPS (DI), Z16
+	VMOVUPS 64(DI), Z17
+
+	// VCVTNE2PS2BF16 Z16, Z17, Z5
+	LONG    $0x4077b262
+	WORD    $0xe872
+	ADDQ    DX, DI
+	VMOVUPS (DI), Z16
+	VMOVUPS 64(DI), Z17
+
+	// VCVTNE2PS2BF16 Z16, Z17, Z6
+	LONG    $0x4077b262
+	WORD    $0xf072
+	ADDQ    DX, DI
+	VMOVUPS (DI), Z16
+	VMOVUPS 64(DI), Z17
+
+	// VCVTNE2PS2BF16 Z16, Z17, Z7
+	LONG    $0x4077b262
+	WORD    $0xf872
+	ADDQ    DX, DI
+	VMOVUPS (DI), Z16
+	VMOVUPS 64(DI), Z17
+
+	// VCVTNE2PS2BF16 Z16, Z17, Z8
+	LONG    $0x40773262
+	WORD    $0xc072
+	ADDQ    DX, DI
+	VMOVUPS (DI), Z16
+	VMOVUPS 64(DI), Z17
+
+	// VCVTNE2PS2BF16 Z16, Z17, Z9
+	LONG    $0x40773262
+	WORD    $0xc872
+	ADDQ    DX, DI
+	VMOVUPS (DI), Z16
+	VMOVUPS 64(DI), Z17
+
+	// VCVTNE2PS2BF16 Z16, Z17, Z10
+	LONG    $0x40773262
+	WORD    $0xd072
+	ADDQ    DX, DI
+	VMOVUPS (DI), Z16
+	VMOVUPS 64(DI), Z17
+
+	// VCVTNE2PS2BF16 Z16, Z17, Z11
+	LONG    $0x40773262
+	WORD    $0xd872
+	ADDQ    DX, DI
+	VMOVUPS (DI), Z16
+	VMOVUPS 64(DI), Z17
+
+	// VCVTNE2PS2BF16 Z16, Z17, Z12
+	LONG    $0x40773262
+	WORD    $0xe072
+	ADDQ    DX, DI
+	VMOVUPS (DI), Z16
+	VMOVUPS 64(DI), Z17
+
+	// VCVTNE2PS2BF16 Z16, Z17, Z13
+	LONG    $0x40773262
+	WORD    $0xe872
+	ADDQ    DX, DI
+	VMOVUPS (DI), Z16
+	VMOVUPS 64(DI), Z17
+
+	// VCVTNE2PS2BF16 Z16, Z17, Z14
+	LONG    $0x40773262
+	WORD    $0xf072
+	ADDQ    DX, DI
+	VMOVUPS (DI), Z16
+	VMOVUPS 64(DI), Z17
+
+	// VCVTNE2PS2BF16 Z16, Z17, Z15
+	LONG       $0x40773262
+	WORD       $0xf872
+	ADDQ       DX, DI
+	VUNPCKLPS  Z1, Z0, Z16
+	VUNPCKHPS  Z1, Z0, Z17
+	VUNPCKLPS  Z3, Z2, Z18
+	VUNPCKHPS  Z3, Z2, Z19
+	VUNPCKLPS  Z5, Z4, Z20
+	VUNPCKHPS  Z5, Z4, Z21
+	VUNPCKLPS  Z7, Z6, Z22
+	VUNPCKHPS  Z7, Z6, Z23
+	VUNPCKLPS  Z9, Z8, Z24
+	VUNPCKHPS  Z9, Z8, Z25
+	VUNPCKLPS  Z11, Z10, Z26
+	VUNPCKHPS  Z11, Z10, Z27
+	VUNPCKLPS  Z13, Z12, Z28
+	VUNPCKHPS  Z13, Z12, Z29
+	VUNPCKLPS  Z15, Z14, Z30
+	VUNPCKHPS  Z15, Z14, Z31
+	VUNPCKLPD  Z18, Z16, Z0
+	VUNPCKHPD  Z18, Z16, Z1
+	VUNPCKLPD  Z19, Z17, Z2
+	VUNPCKHPD  Z19, Z17, Z3
+	VUNPCKLPD  Z22, Z20, Z4
+	VUNPCKHPD  Z22, Z20, Z5
+	VUNPCKLPD  Z23, Z21, Z6
+	VUNPCKHPD  Z23, Z21, Z7
+	VUNPCKLPD  Z26, Z24, Z8
+	VUNPCKHPD  Z26, Z24, Z9
+	VUNPCKLPD  Z27, Z25, Z10
+	VUNPCKHPD  Z27, Z25, Z11
+	VUNPCKLPD  Z30, Z28, Z12
+	VUNPCKHPD  Z30, Z28, Z13
+	VUNPCKLPD  Z31, Z29, Z14
+	VUNPCKHPD  Z31, Z29, Z15
+	VSHUFF32X4 $0x88, Z4, Z0, Z16
+	VSHUFF32X4 $0xdd, Z4, Z0, Z17
+	VSHUFF32X4 $0x88, Z12, Z8, Z18
+	VSHUFF32X4 $0xdd, Z12, Z8, Z19
+	VSHUFF32X4 $0x88, Z5, Z1, Z20
+	VSHUFF32X4 $0xdd, Z5, Z1, Z21
+	VSHUFF32X4 $0x88, Z13, Z9, Z22
+	VSHUFF32X4 $0xdd, Z13, Z9, Z23
+	VSHUFF32X4 $0x88, Z6, Z2, Z24
+	VSHUFF32X4 $0xdd, Z6, Z2, Z25
+	VSHUFF32X4 $0x88, Z14, Z10, Z26
+	VSHUFF32X4 $0xdd, Z14, Z10, Z27
+	VSHUFF32X4 $0x88, Z7, Z3, Z28
+	VSHUFF32X4 $0xdd, Z7, Z3, Z29
+	VSHUFF32X4 $0x88, Z15, Z11, Z30
+	VSHUFF32X4 $0xdd, Z15, Z11, Z31
+	VSHUFF32X4 $0x88, Z18, Z16, Z0
+	VSHUFF32X4 $0xdd, Z18, Z16, Z8
+	VSHUFF32X4 $0x88, Z19, Z17, Z4
+	VSHUFF32X4 $0xdd, Z19, Z17, Z12
+	VSHUFF32X4 $0x88, Z22, Z20, Z1
+	VSHUFF32X4 $0xdd, Z22, Z20, Z9
+	VSHUFF32X4 $0x88, Z23, Z21, Z5
+	VSHUFF32X4 $0xdd, Z23, Z21, Z13
+	VSHUFF32X4 $0x88, Z26, Z24, Z2
+	VSHUFF32X4 $0xdd, Z26, Z24, Z10
+	VSHUFF32X4 $0x88, Z27, Z25, Z6
+	VSHUFF32X4 $0xdd, Z27, Z25, Z14
+	VSHUFF32X4 $0x88, Z30, Z28, Z3
+	VSHUFF32X4 $0xdd, Z30, Z28, Z11
+	VSHUFF32X4 $0x88, Z31, Z29, Z7
+	VSHUFF32X4 $0xdd, Z31, Z29, Z15
+	VMOVUPS    Z0, (AX)
+	VMOVUPS    Z1, 128(AX)
+	VMOVUPS    Z2, 256(AX)
+	VMOVUPS    Z3, 384(AX)
+	VMOVUPS    Z4, 512(AX)
+	VMOVUPS    Z5, 640(AX)
+	VMOVUPS    Z6, 768(AX)
+	VMOVUPS    Z7, 896(AX)
+	VMOVUPS    Z8, 1024(AX)
+	VMOVUPS    Z9, 1152(AX)
+	VMOVUPS    Z10, 1280(AX)
+	VMOVUPS    Z11, 1408(AX)
+	VMOVUPS    Z12, 1536(AX)
+	VMOVUPS    Z13, 1664(AX)
+	VMOVUPS    Z14, 1792(AX)
+	VMOVUPS    Z15, 1920(AX)
+	ADDQ       $0x00000800, AX
+	ADDQ       $0x00000080, CX
+	SUBQ       $0x20, SI
+	JNZ        block
+	JMP        end
+
+edge:
+	MOVL  $-1, R8
+	CMPQ  SI, $0x20
+	JGE   masked
+	BZHIQ SI, R8, R8
+
+masked:
+	XORQ      R9, R9
+	MOVQ      CX, DI
+	MOVQ      R8, R10
+	CMPQ      BX, $0x00
+	CMOVQLE   R9, R10
+	KMOVW     R10, K1
+	SHRL      $0x10, R10
+	KMOVW     R10, K2
+	VMOVUPS.Z (DI), K1, Z16
+	VMOVUPS.Z 64(DI), K2, Z17
+
+	// VCVTNE2PS2BF16 Z16, Z17, Z0
+	LONG      $0x4077b262
+	WORD      $0xc072
+	ADDQ      DX, DI
+	MOVQ      R8, R10
+	CMPQ      BX, $0x01
+	CMOVQLE   R9, R10
+	KMOVW     R10, K1
+	SHRL      $0x10, R10
+	KMOVW     R10, K2
+	VMOVUPS.Z (DI), K1, Z16
+	VMOVUPS.Z 64(DI), K2, Z17
+
+	// VCVTNE2PS2BF16 Z16, Z17, Z1
+	LONG      $0x4077b262
+	WORD      $0xc872
+	ADDQ      DX, DI
+	MOVQ      R8, R10
+	CMPQ      BX, $0x02
+	CMOVQLE   R9, R10
+	KMOVW     R10, K1
+	SHRL      $0x10, R10
+	KMOVW     R10, K2
+	VMOVUPS.Z (DI), K1, Z16
+	VMOVUPS.Z 64(DI), K2, Z17
+
+	// VCVTNE2PS2BF16 Z16, Z17, Z2
+	LONG      $0x4077b262
+	WORD      $0xd072
+	ADDQ      DX, DI
+	MOVQ      R8, R10
+	CMPQ      BX, $0x03
+	CMOVQLE   R9, R10
+	KMOVW     R10, K1
+	SHRL      $0x10, R10
+	KMOVW     R10, K2
+	VMOVUPS.Z (DI), K1, Z16
+	VMOVUPS.Z 64(DI), K2, Z17
+
+	// VCVTNE2PS2BF16 Z16, Z17, Z3
+	LONG      $0x4077b262
+	WORD      $0xd872
+	ADDQ      DX, DI
+	MOVQ      R8, R10
+	CMPQ      BX, $0x04
+	CMOVQLE   R9, R10
+	KMOVW     R10, K1
+	SHRL      $0x10, R10
+	KMOVW     R10, K2
+	VMOVUPS.Z (DI), K1, Z16
+	VMOVUPS.Z 64(DI), K2, Z17
+
+	// VCVTNE2PS2BF16 Z16, Z17, Z4
+	LONG      $0x4077b262
+	WORD      $0xe072
+	ADDQ      DX, DI
+	MOVQ      R8, R10
+	CMPQ      BX, $0x05
+	CMOVQLE   R9, R10
+	KMOVW     R10, K1
+	SHRL      $0x10, R10
+	KMOVW     R10, K2
+	VMOVUPS.Z (DI), K1, Z16
+	VMOVUPS.Z 64(DI), K2, Z17
+
+	// VCVTNE2PS2BF16 Z16, Z17, Z5
+	LONG      $0x4077b262
+	WORD      $0xe872
+	ADDQ      DX, DI
+	MOVQ      R8, R10
+	CMPQ      BX, $0x06
+	CMOVQLE   R9, R10
+	KMOVW     R10, K1
+	SHRL      $0x10, R10
+	KMOVW     R10, K2
+	VMOVUPS.Z (DI), K1, Z16
+	VMOVUPS.Z 64(DI), K2, Z17
+
+	// VCVTNE2PS2BF16 Z16, Z17, Z6
+	LONG      $0x4077b262
+	WORD      $0xf072
+	ADDQ      DX, DI
+	MOVQ      R8, R10
+	CMPQ      BX, $0x07
+	CMOVQLE   R9, R10
+	KMOVW     R10, K1
+	SHRL      $0x10, R10
+	KMOVW     R10, K2
+	VMOVUPS.Z (DI), K1, Z16
+	VMOVUPS.Z 64(DI), K2, Z17
+
+	// VCVTNE2PS2BF16 Z16, Z17, Z7
+	LONG      $0x4077b262
+	WORD      $0xf872
+	ADDQ      DX, DI
+	MOVQ      R8, R10
+	CMPQ      BX, $0x08
+	CMOVQLE   R9, R10
+	KMOVW     R10, K1
+	SHRL      $0x10, R10
+	KMOVW     R10, K2
+	VMOVUPS.Z (DI), K1, Z16
+	VMOVUPS.Z 64(DI), K2, Z17
+
+	// VCVTNE2PS2BF16 Z16, Z17, Z8
+	LONG      $0x40773262
+	WORD      $0xc072
+	ADDQ      DX, DI
+	MOVQ      R8, R10
+	CMPQ      BX, $0x09
+	CMOVQLE   R9, R10
+	KMOVW     R10, K1
+	SHRL      $0x10, R10
+	KMOVW     R10, K2
+	VMOVUPS.Z (DI), K1, Z16
+	VMOVUPS.Z 64(DI), K2, Z17
+
+	// VCVTNE2PS2BF16 Z16, Z17, Z9
+	LONG      $0x40773262
+	WORD      $0xc872
+	ADDQ      DX, DI
+	MOVQ      R8, R10
+	CMPQ      BX, $0x0a
+	CMOVQLE   R9, R10
+	KMOVW     R10, K1
+	SHRL      $0x10, R10
+	KMOVW     R10, K2
+	VMOVUPS.Z (DI), K1, Z16
+	VMOVUPS.Z 64(DI), K2, Z17
+
+	// VCVTNE2PS2BF16 Z16, Z17, Z10
+	LONG      $0x40773262
+	WORD      $0xd072
+	ADDQ      DX, DI
+	MOVQ      R8, R10
+	CMPQ      BX, $0x0b
+	CMOVQLE   R9, R10
+	KMOVW     R10, K1
+	SHRL      $0x10, R10
+	KMOVW     R10, K2
+	VMOVUPS.Z (DI), K1, Z16
+	VMOVUPS.Z 64(DI), K2, Z17
+
+	// VCVTNE2PS2BF16 Z16, Z17, Z11
+	LONG      $0x40773262
+	WORD      $0xd872
+	ADDQ      DX, DI
+	MOVQ      R8, R10
+	CMPQ      BX, $0x0c
+	CMOVQLE   R9, R10
+	KMOVW     R10, K1
+	SHRL      $0x10, R10
+	KMOVW     R10, K2
+	VMOVUPS.Z (DI), K1, Z16
+	VMOVUPS.Z 64(DI), K2, Z17
+
+	// VCVTNE2PS2BF16 Z16, Z17, Z12
+	LONG      $0x40773262
+	WORD      $0xe072
+	ADDQ      DX, DI
+	MOVQ      R8, R10
+	CMPQ      BX, $0x0d
+	CMOVQLE   R9, R10
+	KMOVW     R10, K1
+	SHRL      $0x10, R10
+	KMOVW     R10, K2
+	VMOVUPS.Z (DI), K1, Z16
+	VMOVUPS.Z 64(DI), K2, Z17
+
+	// VCVTNE2PS2BF16 Z16, Z17, Z13
+	LONG      $0x40773262
+	WORD      $0xe872
+	ADDQ      DX, DI
+	MOVQ      R8, R10
+	CMPQ      BX, $0x0e
+	CMOVQLE   R9, R10
+	KMOVW     R10, K1
+	SHRL      $0x10, R10
+	KMOVW     R10, K2
+	VMOVUPS.Z (DI), K1, Z16
+	VMOVUPS.Z 64(DI), K2, Z17
+
+	// VCVTNE2PS2BF16 Z16, Z17, Z14
+	LONG      $0x40773262
+	WORD      $0xf072
+	ADDQ      DX, DI
+	MOVQ      R8, R10
+	CMPQ      BX, $0x0f
+	CMOVQLE   R9, R10
+	KMOVW     R10, K1
+	SHRL      $0x10, R10
+	KMOVW     R10, K2
+	VMOVUPS.Z (DI), K1, Z16
+	VMOVUPS.Z 64(DI), K2, Z17
+
+	// VCVTNE2PS2BF16 Z16, Z17, Z15
+	LONG       $0x40773262
+	WORD       $0xf872
+	ADDQ       DX, DI
+	VUNPCKLPS  Z1, Z0, Z16
+	VUNPCKHPS  Z1, Z0, Z17
+	VUNPCKLPS  Z3, Z2, Z18
+	VUNPCKHPS  Z3, Z2, Z19
+	VUNPCKLPS  Z5, Z4, Z20
+	VUNPCKHPS  Z5, Z4, Z21
+	VUNPCKLPS  Z7, Z6, Z22
+	VUNPCKHPS  Z7, Z6, Z23
+	VUNPCKLPS  Z9, Z8, Z24
+	VUNPCKHPS  Z9, Z8, Z25
+	VUNPCKLPS  Z11, Z10, Z26
+	VUNPCKHPS  Z11, Z10, Z27
+	VUNPCKLPS  Z13, Z12, Z28
+	VUNPCKHPS  Z13, Z12, Z29
+	VUNPCKLPS  Z15, Z14, Z30
+	VUNPCKHPS  Z15, Z14, Z31
+	VUNPCKLPD  Z18, Z16, Z0
+	VUNPCKHPD  Z18, Z16, Z1
+	VUNPCKLPD  Z19, Z17, Z2
+	VUNPCKHPD  Z19, Z17, Z3
+	VUNPCKLPD  Z22, Z20, Z4
+	VUNPCKHPD  Z22, Z20, Z5
+	VUNPCKLPD  Z23, Z21, Z6
+	VUNPCKHPD  Z23, Z21, Z7
+	VUNPCKLPD  Z26, Z24, Z8
+	VUNPCKHPD  Z26, Z24, Z9
+	VUNPCKLPD  Z27, Z25, Z10
+	VUNPCKHPD  Z27, Z25, Z11
+	VUNPCKLPD  Z30, Z28, Z12
+	VUNPCKHPD  Z30, Z28, Z13
+	VUNPCKLPD  Z31, Z29, Z14
+	VUNPCKHPD  Z31, Z29, Z15
+	VSHUFF32X4 $0x88, Z4, Z0, Z16
+	VSHUFF32X4 $0xdd, Z4, Z0, Z17
+	VSHUFF32X4 $0x88, Z12, Z8, Z18
+	VSHUFF32X4 $0xdd, Z12, Z8, Z19
+	VSHUFF32X4 $0x88, Z5, Z1, Z20
+	VSHUFF32X4 $0xdd, Z5, Z1, Z21
+	VSHUFF32X4 $0x88, Z13, Z9, Z22
+	VSHUFF32X4 $0xdd, Z13, Z9, Z23
+	VSHUFF32X4 $0x88, Z6, Z2, Z24
+	VSHUFF32X4 $0xdd, Z6, Z2, Z25
+	VSHUFF32X4 $0x88, Z14, Z10, Z26
+	VSHUFF32X4 $0xdd, Z14, Z10, Z27
+	VSHUFF32X4 $0x88, Z7, Z3, Z28
+	VSHUFF32X4 $0xdd, Z7, Z3, Z29
+	VSHUFF32X4 $0x88, Z15, Z11, Z30
+	VSHUFF32X4 $0xdd, Z15, Z11, Z31
+	VSHUFF32X4 $0x88, Z18, Z16, Z0
+	VSHUFF32X4 $0xdd, Z18, Z16, Z8
+	VSHUFF32X4 $0x88, Z19, Z17, Z4
+	VSHUFF32X4 $0xdd, Z19, Z17, Z12
+	VSHUFF32X4 $0x88, Z22, Z20, Z1
+	VSHUFF32X4 $0xdd, Z22, Z20, Z9
+	VSHUFF32X4 $0x88, Z23, Z21, Z5
+	VSHUFF32X4 $0xdd, Z23, Z21, Z13
+	VSHUFF32X4 $0x88, Z26, Z24, Z2
+	VSHUFF32X4 $0xdd, Z26, Z24, Z10
+	VSHUFF32X4 $0x88, Z27, Z25, Z6
+	VSHUFF32X4 $0xdd, Z27, Z25, Z14
+	VSHUFF32X4 $0x88, Z30, Z28, Z3
+	VSHUFF32X4 $0xdd, Z30, Z28, Z11
+	VSHUFF32X4 $0x88, Z31, Z29, Z7
+	VSHUFF32X4 $0xdd, Z31, Z29, Z15
+	VMOVUPS    Z0, (AX)
+	SUBQ       $0x02, SI
+	JLE        end
+	VMOVUPS    Z1, 128(AX)
+	SUBQ       $0x02, SI
+	JLE        end
+	VMOVUPS    Z2, 256(AX)
+	SUBQ       $0x02, SI
+	JLE        end
+	VMOVUPS    Z3, 384(AX)
+	SUBQ       $0x02, SI
+	JLE        end
+	VMOVUPS    Z4, 512(AX)
+	SUBQ       $0x02, SI
+	JLE        end
+	VMOVUPS    Z5, 640(AX)
+	SUBQ       $0x02, SI
+	JLE        end
+	VMOVUPS    Z6, 768(AX)
+	SUBQ       $0x02, SI
+	JLE        end
+	VMOVUPS    Z7, 896(AX)
+	SUBQ       $0x02, SI
+	JLE        end
+	VMOVUPS    Z8, 1024(AX)
+	SUBQ       $0x02, SI
+	JLE        end
+	VMOVUPS    Z9, 1152(AX)
+	SUBQ       $0x02, SI
+	JLE        end
+	VMOVUPS    Z10, 1280(AX)
+	SUBQ       $0x02, SI
+	JLE        end
+	VMOVUPS    Z11, 1408(AX)
+	SUBQ       $0x02, SI
+	JLE        end
+	VMOVUPS    Z12, 1536(AX)
+	SUBQ       $0x02, SI
+	JLE        end
+	VMOVUPS    Z13, 1664(AX)
+	SUBQ       $0x02, SI
+	JLE        end
+	VMOVUPS    Z14, 1792(AX)
+	SUBQ       $0x02, SI
+	JLE        end
+	VMOVUPS    Z15, 1920(AX)
+	SUBQ       $0x02, SI
+	JLE        end
+	ADDQ       $0x00000800, AX
+	ADDQ       $0x00000080, CX
+	JMP        block
+
+end:
+	VZEROUPPER
+	RET
+
+// func pairRowBF16(dst *float32, src *float32, n int)
+// Requires: AVX, AVX512F, BMI2
+TEXT ·pairRowBF16(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ n+16(FP), DX
+
+loop:
+	CMPQ    DX, $0x20
+	JLT     tail
+	VMOVUPS (CX), Z0
+	VMOVUPS 64(CX), Z1
+
+	// VCVTNE2PS2BF16 Z0, Z1, Z2
+	LONG    $0x4877f262
+	WORD    $0xd072
+	VMOVUPS Z2, (AX)
+	ADDQ    $0x00000080, CX
+	ADDQ    $0x40, AX
+	SUBQ    $0x20, DX
+	JMP     loop
+
+tail:
+	TESTQ     DX, DX
+	JZ        end
+	MOVL      $-1, BX
+	BZHIL     DX, BX, BX
+	KMOVW     BX, K1
+	SHRL      $0x10, BX
+	KMOVW     BX, K2
+	VMOVUPS.Z (CX), K1, Z0
+	VMOVUPS.Z 64(CX), K2, Z1
+
+	// VCVTNE2PS2BF16 Z0, Z1, Z2
+	LONG    $0x4877f262
+	WORD    $0xd072
+	ADDQ    $0x01, DX
+	SHRQ    $0x01, DX
+	MOVL    $-1, BX
+	BZHIL   DX, BX, BX
+	KMOVW   BX, K1
+	VMOVUPS Z2, K1, (AX)
+
+end:
+	VZEROUPPER
+	RET
+
+// func pairRowsBF16(dst *float32, ds int, src *float32, ld int, n int, kc int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, BMI2
+TEXT ·pairRowsBF16(SB), NOSPLIT, $0-48
+	MOVQ    dst+0(FP), AX
+	MOVQ    ds+8(FP), CX
+	MOVQ    src+16(FP), DX
+	MOVQ    ld+24(FP), BX
+	MOVQ    n+32(FP), SI
+	MOVQ    kc+40(FP), DI
+	VMOVUPS interleave<>+0(SB), Z31
+	MOVL    $-1, R8
+	BZHIL   SI, R8, R8
+	KMOVW   R8, K1
+	SHRL    $0x10, R8
+	KMOVW   R8, K2
+
+loop:
+	VMOVUPS.Z (DX), K1, Z0
+	VMOVUPS.Z 64(DX), K2, Z1
+	ADDQ      BX, DX
+	VXORPS    Z2, Z2, Z2
+	VXORPS    Z3, Z3, Z3
+	CMPQ      DI, $0x01
+	JEQ       last
+	VMOVUPS.Z (DX), K1, Z2
+	VMOVUPS.Z 64(DX), K2, Z3
+	ADDQ      BX, DX
+
+last:
+	// VCVTNE2PS2BF16 Z0, Z2, Z4
+	LONG    $0x486ff262
+	WORD    $0xe072
+	VPERMW  Z4, Z31, Z4
+	VMOVUPS Z4, (AX)
+
+	// VCVTNE2PS2BF16 Z1, Z3, Z5
+	LONG    $0x4867f262
+	WORD    $0xe972
+	VPERMW  Z5, Z31, Z5
+	VMOVUPS Z5, 64(AX)
+	ADDQ    CX, AX
+	SUBQ    $0x02, DI
+	JG      loop
+	VZEROUPPER
+	RET
+
+DATA interleave<>+0(SB)/4, $0x00100000
+DATA interleave<>+4(SB)/4, $0x00110001
+DATA interleave<>+8(SB)/4, $0x00120002
+DATA interleave<>+12(SB)/4, $0x00130003
+DATA interleave<>+16(SB)/4, $0x00140004
+DATA interleave<>+20(SB)/4, $0x00150005
+DATA interleave<>+24(SB)/4, $0x00160006
+DATA interleave<>+28(SB)/4, $0x00170007
+DATA interleave<>+32(SB)/4, $0x00180008
+DATA interleave<>+36(SB)/4, $0x00190009
+DATA interleave<>+40(SB)/4, $0x001a000a
+DATA interleave<>+44(SB)/4, $0x001b000b
+DATA interleave<>+48(SB)/4, $0x001c000c
+DATA interleave<>+52(SB)/4, $0x001d000d
+DATA interleave<>+56(SB)/4, $0x001e000e
+DATA interleave<>+60(SB)/4, $0x001f000f
+GLOBL interleave<>(SB), RODATA|NOPTR, $64
+
+// func peakBF16(n int)
+// Requires: AVX, AVX512DQ
+TEXT ·peakBF16(SB), NOSPLIT, $0-8
+	MOVQ   n+0(FP), AX
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+
+loop:
+	// VDPBF16PS Z13, Z12, Z0
+	LONG $0x481ed262
+	WORD $0xc552
+
+	// VDPBF16PS Z13, Z12, Z1
+	LONG $0x481ed262
+	WORD $0xcd52
+
+	// VDPBF16PS Z13, Z12, Z2
+	LONG $0x481ed262
+	WORD $0xd552
+
+	// VDPBF16PS Z13, Z12, Z3
+	LONG $0x481ed262
+	WORD $0xdd52
+
+	// VDPBF16PS Z13, Z12, Z4
+	LONG $0x481ed262
+	WORD $0xe552
+
+	// VDPBF16PS Z13, Z12, Z5
+	LONG $0x481ed262
+	WORD $0xed52
+
+	// VDPBF16PS Z13, Z12, Z6
+	LONG $0x481ed262
+	WORD $0xf552
+
+	// VDPBF16PS Z13, Z12, Z7
+	LONG $0x481ed262
+	WORD $0xfd52
+
+	// VDPBF16PS Z13, Z12, Z8
+	LONG $0x481e5262
+	WORD $0xc552
+
+	// VDPBF16PS Z13, Z12, Z9
+	LONG $0x481e5262
+	WORD $0xcd52
+
+	// VDPBF16PS Z13, Z12, Z10
+	LONG $0x481e5262
+	WORD $0xd552
+
+	// VDPBF16PS Z13, Z12, Z11
+	LONG $0x481e5262
+	WORD $0xdd52
+
+	// VDPBF16PS Z13, Z12, Z0
+	LONG $0x481ed262
+	WORD $0xc552
+
+	// VDPBF16PS Z13, Z12, Z1
+	LONG $0x481ed262
+	WORD $0xcd52
+
+	// VDPBF16PS Z13, Z12, Z2
+	LONG $0x481ed262
+	WORD $0xd552
+
+	// VDPBF16PS Z13, Z12, Z3
+	LONG $0x481ed262
+	WORD $0xdd52
+
+	// VDPBF16PS Z13, Z12, Z4
+	LONG $0x481ed262
+	WORD $0xe552
+
+	// VDPBF16PS Z13, Z12, Z5
+	LONG $0x481ed262
+	WORD $0xed52
+
+	// VDPBF16PS Z13, Z12, Z6
+	LONG $0x481ed262
+	WORD $0xf552
+
+	// VDPBF16PS Z13, Z12, Z7
+	LONG $0x481ed262
+	WORD $0xfd52
+
+	// VDPBF16PS Z13, Z12, Z8
+	LONG $0x481e5262
+	WORD $0xc552
+
+	// VDPBF16PS Z13, Z12, Z9
+	LONG $0x481e5262
+	WORD $0xcd52
+
+	// VDPBF16PS Z13, Z12, Z10
+	LONG $0x481e5262
+	WORD $0xd552
+
+	// VDPBF16PS Z13, Z12, Z11
+	LONG $0x481e5262
+	WORD $0xdd52
+
+	// VDPBF16PS Z13, Z12, Z0
+	LONG $0x481ed262
+	WORD $0xc552
+
+	// VDPBF16PS Z13, Z12, Z1
+	LONG $0x481ed262
+	WORD $0xcd52
+
+	// VDPBF16PS Z13, Z12, Z2
+	LONG $0x481ed262
+	WORD $0xd552
+
+	// VDPBF16PS Z13, Z12, Z3
+	LONG $0x481ed262
+	WORD $0xdd52
+
+	// VDPBF16PS Z13, Z12, Z4
+	LONG $0x481ed262
+	WORD $0xe552
+
+	// VDPBF16PS Z13, Z12, Z5
+	LONG $0x481ed262
+	WORD $0xed52
+
+	// VDPBF16PS Z13, Z12, Z6
+	LONG $0x481ed262
+	WORD $0xf552
+
+	// VDPBF16PS Z13, Z12, Z7
+	LONG $0x481ed262
+	WORD $0xfd52
+
+	// VDPBF16PS Z13, Z12, Z8
+	LONG $0x481e5262
+	WORD $0xc552
+
+	// VDPBF16PS Z13, Z12, Z9
+	LONG $0x481e5262
+	WORD $0xcd52
+
+	// VDPBF16PS Z13, Z12, Z10
+	LONG $0x481e5262
+	WORD $0xd552
+
+	// VDPBF16PS Z13, Z12, Z11
+	LONG $0x481e5262
+	WORD $0xdd52
+
+	// VDPBF16PS Z13, Z12, Z0
+	LONG $0x481ed262
+	WORD $0xc552
+
+	// VDPBF16PS Z13, Z12, Z1
+	LONG $0x481ed262
+	WORD $0xcd52
+
+	// VDPBF16PS Z13, Z12, Z2
+	LONG $0x481ed262
+	WORD $0xd552
+
+	// VDPBF16PS Z13, Z12, Z3
+	LONG $0x481ed262
+	WORD $0xdd52
+
+	// VDPBF16PS Z13, Z12, Z4
+	LONG $0x481ed262
+	WORD $0xe552
+
+	// VDPBF16PS Z13, Z12, Z5
+	LONG $0x481ed262
+	WORD $0xed52
+
+	// VDPBF16PS Z13, Z12, Z6
+	LONG $0x481ed262
+	WORD $0xf552
+
+	// VDPBF16PS Z13, Z12, Z7
+	LONG $0x481ed262
+	WORD $0xfd52
+
+	// VDPBF16PS Z13, Z12, Z8
+	LONG $0x481e5262
+	WORD $0xc552
+
+	// VDPBF16PS Z13, Z12, Z9
+	LONG $0x481e5262
+	WORD $0xcd52
+
+	// VDPBF16PS Z13, Z12, Z10
+	LONG $0x481e5262
+	WORD $0xd552
+
+	// VDPBF16PS Z13, Z12, Z11
+	LONG $0x481e5262
+	WORD $0xdd52
+	SUBQ $0x01, AX
+	JNZ  loop
+	VZEROUPPER
+	RET
+
+// func tile1x16VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·tile1x16VNNI(SB), NOSPLIT, $0-80
+	MOVQ      n+64(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+72(FP), AX
+	VXORPS    Z0, Z0, Z0
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+48(FP), AX
+	MOVQ      ldc+56(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+
+start:
+	MOVQ k+0(FP), AX
+	MOVQ rs+16(FP), CX
+	MOVQ ks+24(FP), CX
+	MOVQ b+32(FP), DX
+	MOVQ bs+40(FP), BX
+	MOVQ a+8(FP), SI
+
+loop:
+	VPBROADCASTD 36(SI), Z12
+	VMOVUPS      (DX), Z24
+	VPBROADCASTD (SI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VMOVUPS      128(DX), Z24
+	VPBROADCASTD 4(SI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VMOVUPS      256(DX), Z24
+	VPBROADCASTD 8(SI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VMOVUPS      384(DX), Z24
+	VPBROADCASTD 12(SI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VMOVUPS      512(DX), Z24
+	VPBROADCASTD 16(SI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VMOVUPS      640(DX), Z24
+	VPBROADCASTD 20(SI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VMOVUPS      768(DX), Z24
+	VPBROADCASTD 24(SI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VMOVUPS      896(DX), Z24
+	VPBROADCASTD 28(SI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VCVTPH2PS    1024(DX), Z28
+	VBROADCASTSS 32(SI), Z26
+	VMULPS       Z28, Z26, Z24
+	VCVTDQ2PS    Z12, Z12
+	VFMADD231PS  Z24, Z12, Z0
+	ADDQ         CX, SI
+	ADDQ         BX, DX
+	SUBQ         $0x01, AX
+	JNZ          loop
+	MOVQ         c+48(FP), AX
+	MOVQ         ldc+56(FP), CX
+	VMOVUPS      Z0, K1, (AX)
+	VZEROUPPER
+	RET
+
+// func tile1x32VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·tile1x32VNNI(SB), NOSPLIT, $0-80
+	MOVQ      n+64(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+72(FP), AX
+	VXORPS    Z0, Z0, Z0
+	VXORPS    Z1, Z1, Z1
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+48(FP), AX
+	MOVQ      ldc+56(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+	VMOVUPS.Z 64(AX), K2, Z1
+
+start:
+	MOVQ k+0(FP), AX
+	MOVQ rs+16(FP), CX
+	MOVQ ks+24(FP), CX
+	MOVQ b+32(FP), DX
+	MOVQ bs+40(FP), BX
+	MOVQ a+8(FP), SI
+
+loop:
+	VPBROADCASTD 36(SI), Z12
+	VPBROADCASTD 36(SI), Z13
+	VMOVUPS      (DX), Z24
+	VMOVUPS      64(DX), Z25
+	VPBROADCASTD (SI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPDPBUSD     Z26, Z25, Z13
+	VMOVUPS      128(DX), Z24
+	VMOVUPS      192(DX), Z25
+	VPBROADCASTD 4(SI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPDPBUSD     Z26, Z25, Z13
+	VMOVUPS      256(DX), Z24
+	VMOVUPS      320(DX), Z25
+	VPBROADCASTD 8(SI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPDPBUSD     Z26, Z25, Z13
+	VMOVUPS      384(DX), Z24
+	VMOVUPS      448(DX), Z25
+	VPBROADCASTD 12(SI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPDPBUSD     Z26, Z25, Z13
+	VMOVUPS      512(DX), Z24
+	VMOVUPS      576(DX), Z25
+	VPBROADCASTD 16(SI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPDPBUSD     Z26, Z25, Z13
+	VMOVUPS      640(DX), Z24
+	VMOVUPS      704(DX), Z25
+	VPBROADCASTD 20(SI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPDPBUSD     Z26, Z25, Z13
+	VMOVUPS      768(DX), Z24
+	VMOVUPS      832(DX), Z25
+	VPBROADCASTD 24(SI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPDPBUSD     Z26, Z25, Z13
+	VMOVUPS      896(DX), Z24
+	VMOVUPS      960(DX), Z25
+	VPBROADCASTD 28(SI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPDPBUSD     Z26, Z25, Z13
+	VCVTPH2PS    1024(DX), Z28
+	VCVTPH2PS    1056(DX), Z29
+	VBROADCASTSS 32(SI), Z26
+	VMULPS       Z28, Z26, Z24
+	VCVTDQ2PS    Z12, Z12
+	VFMADD231PS  Z24, Z12, Z0
+	VMULPS       Z29, Z26, Z25
+	VCVTDQ2PS    Z13, Z13
+	VFMADD231PS  Z25, Z13, Z1
+	ADDQ         CX, SI
+	ADDQ         BX, DX
+	SUBQ         $0x01, AX
+	JNZ          loop
+	MOVQ         c+48(FP), AX
+	MOVQ         ldc+56(FP), CX
+	VMOVUPS      Z0, K1, (AX)
+	VMOVUPS      Z1, K2, 64(AX)
+	VZEROUPPER
+	RET
+
+// func tile2x16VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·tile2x16VNNI(SB), NOSPLIT, $0-80
+	MOVQ      n+64(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+72(FP), AX
+	VXORPS    Z0, Z0, Z0
+	VXORPS    Z2, Z2, Z2
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+48(FP), AX
+	MOVQ      ldc+56(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z2
+
+start:
+	MOVQ k+0(FP), AX
+	MOVQ rs+16(FP), CX
+	MOVQ ks+24(FP), DX
+	MOVQ b+32(FP), BX
+	MOVQ bs+40(FP), SI
+	MOVQ a+8(FP), DI
+
+loop:
+	VPBROADCASTD 36(DI), Z12
+	VPBROADCASTD 36(DI)(CX*1), Z14
+	VMOVUPS      (BX), Z24
+	VPBROADCASTD (DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPBROADCASTD (DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VMOVUPS      128(BX), Z24
+	VPBROADCASTD 4(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPBROADCASTD 4(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VMOVUPS      256(BX), Z24
+	VPBROADCASTD 8(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPBROADCASTD 8(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VMOVUPS      384(BX), Z24
+	VPBROADCASTD 12(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPBROADCASTD 12(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VMOVUPS      512(BX), Z24
+	VPBROADCASTD 16(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPBROADCASTD 16(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VMOVUPS      640(BX), Z24
+	VPBROADCASTD 20(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPBROADCASTD 20(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VMOVUPS      768(BX), Z24
+	VPBROADCASTD 24(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPBROADCASTD 24(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VMOVUPS      896(BX), Z24
+	VPBROADCASTD 28(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPBROADCASTD 28(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VCVTPH2PS    1024(BX), Z28
+	VBROADCASTSS 32(DI), Z26
+	VMULPS       Z28, Z26, Z24
+	VCVTDQ2PS    Z12, Z12
+	VFMADD231PS  Z24, Z12, Z0
+	VBROADCASTSS 32(DI)(CX*1), Z27
+	VMULPS       Z28, Z27, Z24
+	VCVTDQ2PS    Z14, Z14
+	VFMADD231PS  Z24, Z14, Z2
+	ADDQ         DX, DI
+	ADDQ         SI, BX
+	SUBQ         $0x01, AX
+	JNZ          loop
+	MOVQ         c+48(FP), AX
+	MOVQ         ldc+56(FP), CX
+	VMOVUPS      Z0, K1, (AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z2, K1, (AX)
+	VZEROUPPER
+	RET
+
+// func tile2x32VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·tile2x32VNNI(SB), NOSPLIT, $0-80
+	MOVQ      n+64(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+72(FP), AX
+	VXORPS    Z0, Z0, Z0
+	VXORPS    Z1, Z1, Z1
+	VXORPS    Z2, Z2, Z2
+	VXORPS    Z3, Z3, Z3
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+48(FP), AX
+	MOVQ      ldc+56(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+	VMOVUPS.Z 64(AX), K2, Z1
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z2
+	VMOVUPS.Z 64(AX), K2, Z3
+
+start:
+	MOVQ k+0(FP), AX
+	MOVQ rs+16(FP), CX
+	MOVQ ks+24(FP), DX
+	MOVQ b+32(FP), BX
+	MOVQ bs+40(FP), SI
+	MOVQ a+8(FP), DI
+
+loop:
+	VPBROADCASTD 36(DI), Z12
+	VPBROADCASTD 36(DI), Z13
+	VPBROADCASTD 36(DI)(CX*1), Z14
+	VPBROADCASTD 36(DI)(CX*1), Z15
+	VMOVUPS      (BX), Z24
+	VMOVUPS      64(BX), Z25
+	VPBROADCASTD (DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPDPBUSD     Z26, Z25, Z13
+	VPBROADCASTD (DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPDPBUSD     Z27, Z25, Z15
+	VMOVUPS      128(BX), Z24
+	VMOVUPS      192(BX), Z25
+	VPBROADCASTD 4(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPDPBUSD     Z26, Z25, Z13
+	VPBROADCASTD 4(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPDPBUSD     Z27, Z25, Z15
+	VMOVUPS      256(BX), Z24
+	VMOVUPS      320(BX), Z25
+	VPBROADCASTD 8(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPDPBUSD     Z26, Z25, Z13
+	VPBROADCASTD 8(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPDPBUSD     Z27, Z25, Z15
+	VMOVUPS      384(BX), Z24
+	VMOVUPS      448(BX), Z25
+	VPBROADCASTD 12(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPDPBUSD     Z26, Z25, Z13
+	VPBROADCASTD 12(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPDPBUSD     Z27, Z25, Z15
+	VMOVUPS      512(BX), Z24
+	VMOVUPS      576(BX), Z25
+	VPBROADCASTD 16(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPDPBUSD     Z26, Z25, Z13
+	VPBROADCASTD 16(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPDPBUSD     Z27, Z25, Z15
+	VMOVUPS      640(BX), Z24
+	VMOVUPS      704(BX), Z25
+	VPBROADCASTD 20(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPDPBUSD     Z26, Z25, Z13
+	VPBROADCASTD 20(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPDPBUSD     Z27, Z25, Z15
+	VMOVUPS      768(BX), Z24
+	VMOVUPS      832(BX), Z25
+	VPBROADCASTD 24(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPDPBUSD     Z26, Z25, Z13
+	VPBROADCASTD 24(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPDPBUSD     Z27, Z25, Z15
+	VMOVUPS      896(BX), Z24
+	VMOVUPS      960(BX), Z25
+	VPBROADCASTD 28(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPDPBUSD     Z26, Z25, Z13
+	VPBROADCASTD 28(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPDPBUSD     Z27, Z25, Z15
+	VCVTPH2PS    1024(BX), Z28
+	VCVTPH2PS    1056(BX), Z29
+	VBROADCASTSS 32(DI), Z26
+	VMULPS       Z28, Z26, Z24
+	VCVTDQ2PS    Z12, Z12
+	VFMADD231PS  Z24, Z12, Z0
+	VMULPS       Z29, Z26, Z25
+	VCVTDQ2PS    Z13, Z13
+	VFMADD231PS  Z25, Z13, Z1
+	VBROADCASTSS 32(DI)(CX*1), Z27
+	VMULPS       Z28, Z27, Z24
+	VCVTDQ2PS    Z14, Z14
+	VFMADD231PS  Z24, Z14, Z2
+	VMULPS       Z29, Z27, Z25
+	VCVTDQ2PS    Z15, Z15
+	VFMADD231PS  Z25, Z15, Z3
+	ADDQ         DX, DI
+	ADDQ         SI, BX
+	SUBQ         $0x01, AX
+	JNZ          loop
+	MOVQ         c+48(FP), AX
+	MOVQ         ldc+56(FP), CX
+	VMOVUPS      Z0, K1, (AX)
+	VMOVUPS      Z1, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z2, K1, (AX)
+	VMOVUPS      Z3, K2, 64(AX)
+	VZEROUPPER
+	RET
+
+// func tile3x16VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·tile3x16VNNI(SB), NOSPLIT, $0-80
+	MOVQ      n+64(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+72(FP), AX
+	VXORPS    Z0, Z0, Z0
+	VXORPS    Z2, Z2, Z2
+	VXORPS    Z4, Z4, Z4
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+48(FP), AX
+	MOVQ      ldc+56(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z2
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z4
+
+start:
+	MOVQ k+0(FP), AX
+	MOVQ rs+16(FP), CX
+	MOVQ ks+24(FP), DX
+	MOVQ b+32(FP), BX
+	MOVQ bs+40(FP), SI
+	MOVQ a+8(FP), DI
+
+loop:
+	VPBROADCASTD 36(DI), Z12
+	VPBROADCASTD 36(DI)(CX*1), Z14
+	VPBROADCASTD 36(DI)(CX*2), Z16
+	VMOVUPS      (BX), Z24
+	VPBROADCASTD (DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPBROADCASTD (DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPBROADCASTD (DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VMOVUPS      128(BX), Z24
+	VPBROADCASTD 4(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPBROADCASTD 4(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPBROADCASTD 4(DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VMOVUPS      256(BX), Z24
+	VPBROADCASTD 8(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPBROADCASTD 8(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPBROADCASTD 8(DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VMOVUPS      384(BX), Z24
+	VPBROADCASTD 12(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPBROADCASTD 12(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPBROADCASTD 12(DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VMOVUPS      512(BX), Z24
+	VPBROADCASTD 16(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPBROADCASTD 16(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPBROADCASTD 16(DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VMOVUPS      640(BX), Z24
+	VPBROADCASTD 20(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPBROADCASTD 20(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPBROADCASTD 20(DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VMOVUPS      768(BX), Z24
+	VPBROADCASTD 24(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPBROADCASTD 24(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPBROADCASTD 24(DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VMOVUPS      896(BX), Z24
+	VPBROADCASTD 28(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPBROADCASTD 28(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPBROADCASTD 28(DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VCVTPH2PS    1024(BX), Z28
+	VBROADCASTSS 32(DI), Z26
+	VMULPS       Z28, Z26, Z24
+	VCVTDQ2PS    Z12, Z12
+	VFMADD231PS  Z24, Z12, Z0
+	VBROADCASTSS 32(DI)(CX*1), Z27
+	VMULPS       Z28, Z27, Z24
+	VCVTDQ2PS    Z14, Z14
+	VFMADD231PS  Z24, Z14, Z2
+	VBROADCASTSS 32(DI)(CX*2), Z26
+	VMULPS       Z28, Z26, Z24
+	VCVTDQ2PS    Z16, Z16
+	VFMADD231PS  Z24, Z16, Z4
+	ADDQ         DX, DI
+	ADDQ         SI, BX
+	SUBQ         $0x01, AX
+	JNZ          loop
+	MOVQ         c+48(FP), AX
+	MOVQ         ldc+56(FP), CX
+	VMOVUPS      Z0, K1, (AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z2, K1, (AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z4, K1, (AX)
+	VZEROUPPER
+	RET
+
+// func tile3x32VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·tile3x32VNNI(SB), NOSPLIT, $0-80
+	MOVQ      n+64(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+72(FP), AX
+	VXORPS    Z0, Z0, Z0
+	VXORPS    Z1, Z1, Z1
+	VXORPS    Z2, Z2, Z2
+	VXORPS    Z3, Z3, Z3
+	VXORPS    Z4, Z4, Z4
+	VXORPS    Z5, Z5, Z5
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+48(FP), AX
+	MOVQ      ldc+56(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+	VMOVUPS.Z 64(AX), K2, Z1
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z2
+	VMOVUPS.Z 64(AX), K2, Z3
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z4
+	VMOVUPS.Z 64(AX), K2, Z5
+
+start:
+	MOVQ k+0(FP), AX
+	MOVQ rs+16(FP), CX
+	MOVQ ks+24(FP), DX
+	MOVQ b+32(FP), BX
+	MOVQ bs+40(FP), SI
+	MOVQ a+8(FP), DI
+
+loop:
+	VPBROADCASTD 36(DI), Z12
+	VPBROADCASTD 36(DI), Z13
+	VPBROADCASTD 36(DI)(CX*1), Z14
+	VPBROADCASTD 36(DI)(CX*1), Z15
+	VPBROADCASTD 36(DI)(CX*2), Z16
+	VPBROADCASTD 36(DI)(CX*2), Z17
+	VMOVUPS      (BX), Z24
+	VMOVUPS      64(BX), Z25
+	VPBROADCASTD (DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPDPBUSD     Z26, Z25, Z13
+	VPBROADCASTD (DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPDPBUSD     Z27, Z25, Z15
+	VPBROADCASTD (DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VPDPBUSD     Z26, Z25, Z17
+	VMOVUPS      128(BX), Z24
+	VMOVUPS      192(BX), Z25
+	VPBROADCASTD 4(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPDPBUSD     Z26, Z25, Z13
+	VPBROADCASTD 4(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPDPBUSD     Z27, Z25, Z15
+	VPBROADCASTD 4(DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VPDPBUSD     Z26, Z25, Z17
+	VMOVUPS      256(BX), Z24
+	VMOVUPS      320(BX), Z25
+	VPBROADCASTD 8(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPDPBUSD     Z26, Z25, Z13
+	VPBROADCASTD 8(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPDPBUSD     Z27, Z25, Z15
+	VPBROADCASTD 8(DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VPDPBUSD     Z26, Z25, Z17
+	VMOVUPS      384(BX), Z24
+	VMOVUPS      448(BX), Z25
+	VPBROADCASTD 12(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPDPBUSD     Z26, Z25, Z13
+	VPBROADCASTD 12(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPDPBUSD     Z27, Z25, Z15
+	VPBROADCASTD 12(DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VPDPBUSD     Z26, Z25, Z17
+	VMOVUPS      512(BX), Z24
+	VMOVUPS      576(BX), Z25
+	VPBROADCASTD 16(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPDPBUSD     Z26, Z25, Z13
+	VPBROADCASTD 16(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPDPBUSD     Z27, Z25, Z15
+	VPBROADCASTD 16(DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VPDPBUSD     Z26, Z25, Z17
+	VMOVUPS      640(BX), Z24
+	VMOVUPS      704(BX), Z25
+	VPBROADCASTD 20(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPDPBUSD     Z26, Z25, Z13
+	VPBROADCASTD 20(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPDPBUSD     Z27, Z25, Z15
+	VPBROADCASTD 20(DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VPDPBUSD     Z26, Z25, Z17
+	VMOVUPS      768(BX), Z24
+	VMOVUPS      832(BX), Z25
+	VPBROADCASTD 24(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPDPBUSD     Z26, Z25, Z13
+	VPBROADCASTD 24(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPDPBUSD     Z27, Z25, Z15
+	VPBROADCASTD 24(DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VPDPBUSD     Z26, Z25, Z17
+	VMOVUPS      896(BX), Z24
+	VMOVUPS      960(BX), Z25
+	VPBROADCASTD 28(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPDPBUSD     Z26, Z25, Z13
+	VPBROADCASTD 28(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPDPBUSD     Z27, Z25, Z15
+	VPBROADCASTD 28(DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VPDPBUSD     Z26, Z25, Z17
+	VCVTPH2PS    1024(BX), Z28
+	VCVTPH2PS    1056(BX), Z29
+	VBROADCASTSS 32(DI), Z26
+	VMULPS       Z28, Z26, Z24
+	VCVTDQ2PS    Z12, Z12
+	VFMADD231PS  Z24, Z12, Z0
+	VMULPS       Z29, Z26, Z25
+	VCVTDQ2PS    Z13, Z13
+	VFMADD231PS  Z25, Z13, Z1
+	VBROADCASTSS 32(DI)(CX*1), Z27
+	VMULPS       Z28, Z27, Z24
+	VCVTDQ2PS    Z14, Z14
+	VFMADD231PS  Z24, Z14, Z2
+	VMULPS       Z29, Z27, Z25
+	VCVTDQ2PS    Z15, Z15
+	VFMADD231PS  Z25, Z15, Z3
+	VBROADCASTSS 32(DI)(CX*2), Z26
+	VMULPS       Z28, Z26, Z24
+	VCVTDQ2PS    Z16, Z16
+	VFMADD231PS  Z24, Z16, Z4
+	VMULPS       Z29, Z26, Z25
+	VCVTDQ2PS    Z17, Z17
+	VFMADD231PS  Z25, Z17, Z5
+	ADDQ         DX, DI
+	ADDQ         SI, BX
+	SUBQ         $0x01, AX
+	JNZ          loop
+	MOVQ         c+48(FP), AX
+	MOVQ         ldc+56(FP), CX
+	VMOVUPS      Z0, K1, (AX)
+	VMOVUPS      Z1, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z2, K1, (AX)
+	VMOVUPS      Z3, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z4, K1, (AX)
+	VMOVUPS      Z5, K2, 64(AX)
+	VZEROUPPER
+	RET
+
+// func tile4x16VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·tile4x16VNNI(SB), NOSPLIT, $0-80
+	MOVQ      n+64(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+72(FP), AX
+	VXORPS    Z0, Z0, Z0
+	VXORPS    Z2, Z2, Z2
+	VXORPS    Z4, Z4, Z4
+	VXORPS    Z6, Z6, Z6
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+48(FP), AX
+	MOVQ      ldc+56(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z2
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z4
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z6
+
+start:
+	MOVQ k+0(FP), AX
+	MOVQ rs+16(FP), CX
+	MOVQ ks+24(FP), DX
+	MOVQ b+32(FP), BX
+	MOVQ bs+40(FP), SI
+	MOVQ a+8(FP), DI
+	LEAQ (DI)(CX*2), R8
+	ADDQ CX, R8
+
+loop:
+	VPBROADCASTD 36(DI), Z12
+	VPBROADCASTD 36(DI)(CX*1), Z14
+	VPBROADCASTD 36(DI)(CX*2), Z16
+	VPBROADCASTD 36(R8), Z18
+	VMOVUPS      (BX), Z24
+	VPBROADCASTD (DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPBROADCASTD (DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPBROADCASTD (DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VPBROADCASTD (R8), Z27
+	VPDPBUSD     Z27, Z24, Z18
+	VMOVUPS      128(BX), Z24
+	VPBROADCASTD 4(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPBROADCASTD 4(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPBROADCASTD 4(DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VPBROADCASTD 4(R8), Z27
+	VPDPBUSD     Z27, Z24, Z18
+	VMOVUPS      256(BX), Z24
+	VPBROADCASTD 8(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPBROADCASTD 8(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPBROADCASTD 8(DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VPBROADCASTD 8(R8), Z27
+	VPDPBUSD     Z27, Z24, Z18
+	VMOVUPS      384(BX), Z24
+	VPBROADCASTD 12(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPBROADCASTD 12(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPBROADCASTD 12(DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VPBROADCASTD 12(R8), Z27
+	VPDPBUSD     Z27, Z24, Z18
+	VMOVUPS      512(BX), Z24
+	VPBROADCASTD 16(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPBROADCASTD 16(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPBROADCASTD 16(DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VPBROADCASTD 16(R8), Z27
+	VPDPBUSD     Z27, Z24, Z18
+	VMOVUPS      640(BX), Z24
+	VPBROADCASTD 20(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPBROADCASTD 20(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPBROADCASTD 20(DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VPBROADCASTD 20(R8), Z27
+	VPDPBUSD     Z27, Z24, Z18
+	VMOVUPS      768(BX), Z24
+	VPBROADCASTD 24(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPBROADCASTD 24(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPBROADCASTD 24(DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VPBROADCASTD 24(R8), Z27
+	VPDPBUSD     Z27, Z24, Z18
+	VMOVUPS      896(BX), Z24
+	VPBROADCASTD 28(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPBROADCASTD 28(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPBROADCASTD 28(DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VPBROADCASTD 28(R8), Z27
+	VPDPBUSD     Z27, Z24, Z18
+	VCVTPH2PS    1024(BX), Z28
+	VBROADCASTSS 32(DI), Z26
+	VMULPS       Z28, Z26, Z24
+	VCVTDQ2PS    Z12, Z12
+	VFMADD231PS  Z24, Z12, Z0
+	VBROADCASTSS 32(DI)(CX*1), Z27
+	VMULPS       Z28, Z27, Z24
+	VCVTDQ2PS    Z14, Z14
+	VFMADD231PS  Z24, Z14, Z2
+	VBROADCASTSS 32(DI)(CX*2), Z26
+	VMULPS       Z28, Z26, Z24
+	VCVTDQ2PS    Z16, Z16
+	VFMADD231PS  Z24, Z16, Z4
+	VBROADCASTSS 32(R8), Z27
+	VMULPS       Z28, Z27, Z24
+	VCVTDQ2PS    Z18, Z18
+	VFMADD231PS  Z24, Z18, Z6
+	ADDQ         DX, DI
+	ADDQ         DX, R8
+	ADDQ         SI, BX
+	SUBQ         $0x01, AX
+	JNZ          loop
+	MOVQ         c+48(FP), AX
+	MOVQ         ldc+56(FP), CX
+	VMOVUPS      Z0, K1, (AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z2, K1, (AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z4, K1, (AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z6, K1, (AX)
+	VZEROUPPER
+	RET
+
+// func tile4x32VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·tile4x32VNNI(SB), NOSPLIT, $0-80
+	MOVQ      n+64(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+72(FP), AX
+	VXORPS    Z0, Z0, Z0
+	VXORPS    Z1, Z1, Z1
+	VXORPS    Z2, Z2, Z2
+	VXORPS    Z3, Z3, Z3
+	VXORPS    Z4, Z4, Z4
+	VXORPS    Z5, Z5, Z5
+	VXORPS    Z6, Z6, Z6
+	VXORPS    Z7, Z7, Z7
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+48(FP), AX
+	MOVQ      ldc+56(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+	VMOVUPS.Z 64(AX), K2, Z1
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z2
+	VMOVUPS.Z 64(AX), K2, Z3
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z4
+	VMOVUPS.Z 64(AX), K2, Z5
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z6
+	VMOVUPS.Z 64(AX), K2, Z7
+
+start:
+	MOVQ k+0(FP), AX
+	MOVQ rs+16(FP), CX
+	MOVQ ks+24(FP), DX
+	MOVQ b+32(FP), BX
+	MOVQ bs+40(FP), SI
+	MOVQ a+8(FP), DI
+	LEAQ (DI)(CX*2), R8
+	ADDQ CX, R8
+
+loop:
+	VPBROADCASTD 36(DI), Z12
+	VPBROADCASTD 36(DI), Z13
+	VPBROADCASTD 36(DI)(CX*1), Z14
+	VPBROADCASTD 36(DI)(CX*1), Z15
+	VPBROADCASTD 36(DI)(CX*2), Z16
+	VPBROADCASTD 36(DI)(CX*2), Z17
+	VPBROADCASTD 36(R8), Z18
+	VPBROADCASTD 36(R8), Z19
+	VMOVUPS      (BX), Z24
+	VMOVUPS      64(BX), Z25
+	VPBROADCASTD (DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPDPBUSD     Z26, Z25, Z13
+	VPBROADCASTD (DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPDPBUSD     Z27, Z25, Z15
+	VPBROADCASTD (DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VPDPBUSD     Z26, Z25, Z17
+	VPBROADCASTD (R8), Z27
+	VPDPBUSD     Z27, Z24, Z18
+	VPDPBUSD     Z27, Z25, Z19
+	VMOVUPS      128(BX), Z24
+	VMOVUPS      192(BX), Z25
+	VPBROADCASTD 4(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPDPBUSD     Z26, Z25, Z13
+	VPBROADCASTD 4(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPDPBUSD     Z27, Z25, Z15
+	VPBROADCASTD 4(DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VPDPBUSD     Z26, Z25, Z17
+	VPBROADCASTD 4(R8), Z27
+	VPDPBUSD     Z27, Z24, Z18
+	VPDPBUSD     Z27, Z25, Z19
+	VMOVUPS      256(BX), Z24
+	VMOVUPS      320(BX), Z25
+	VPBROADCASTD 8(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPDPBUSD     Z26, Z25, Z13
+	VPBROADCASTD 8(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPDPBUSD     Z27, Z25, Z15
+	VPBROADCASTD 8(DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VPDPBUSD     Z26, Z25, Z17
+	VPBROADCASTD 8(R8), Z27
+	VPDPBUSD     Z27, Z24, Z18
+	VPDPBUSD     Z27, Z25, Z19
+	VMOVUPS      384(BX), Z24
+	VMOVUPS      448(BX), Z25
+	VPBROADCASTD 12(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPDPBUSD     Z26, Z25, Z13
+	VPBROADCASTD 12(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPDPBUSD     Z27, Z25, Z15
+	VPBROADCASTD 12(DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VPDPBUSD     Z26, Z25, Z17
+	VPBROADCASTD 12(R8), Z27
+	VPDPBUSD     Z27, Z24, Z18
+	VPDPBUSD     Z27, Z25, Z19
+	VMOVUPS      512(BX), Z24
+	VMOVUPS      576(BX), Z25
+	VPBROADCASTD 16(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPDPBUSD     Z26, Z25, Z13
+	VPBROADCASTD 16(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPDPBUSD     Z27, Z25, Z15
+	VPBROADCASTD 16(DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VPDPBUSD     Z26, Z25, Z17
+	VPBROADCASTD 16(R8), Z27
+	VPDPBUSD     Z27, Z24, Z18
+	VPDPBUSD     Z27, Z25, Z19
+	VMOVUPS      640(BX), Z24
+	VMOVUPS      704(BX), Z25
+	VPBROADCASTD 20(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPDPBUSD     Z26, Z25, Z13
+	VPBROADCASTD 20(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPDPBUSD     Z27, Z25, Z15
+	VPBROADCASTD 20(DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VPDPBUSD     Z26, Z25, Z17
+	VPBROADCASTD 20(R8), Z27
+	VPDPBUSD     Z27, Z24, Z18
+	VPDPBUSD     Z27, Z25, Z19
+	VMOVUPS      768(BX), Z24
+	VMOVUPS      832(BX), Z25
+	VPBROADCASTD 24(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPDPBUSD     Z26, Z25, Z13
+	VPBROADCASTD 24(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPDPBUSD     Z27, Z25, Z15
+	VPBROADCASTD 24(DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VPDPBUSD     Z26, Z25, Z17
+	VPBROADCASTD 24(R8), Z27
+	VPDPBUSD     Z27, Z24, Z18
+	VPDPBUSD     Z27, Z25, Z19
+	VMOVUPS      896(BX), Z24
+	VMOVUPS      960(BX), Z25
+	VPBROADCASTD 28(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPDPBUSD     Z26, Z25, Z13
+	VPBROADCASTD 28(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPDPBUSD     Z27, Z25, Z15
+	VPBROADCASTD 28(DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VPDPBUSD     Z26, Z25, Z17
+	VPBROADCASTD 28(R8), Z27
+	VPDPBUSD     Z27, Z24, Z18
+	VPDPBUSD     Z27, Z25, Z19
+	VCVTPH2PS    1024(BX), Z28
+	VCVTPH2PS    1056(BX), Z29
+	VBROADCASTSS 32(DI), Z26
+	VMULPS       Z28, Z26, Z24
+	VCVTDQ2PS    Z12, Z12
+	VFMADD231PS  Z24, Z12, Z0
+	VMULPS       Z29, Z26, Z25
+	VCVTDQ2PS    Z13, Z13
+	VFMADD231PS  Z25, Z13, Z1
+	VBROADCASTSS 32(DI)(CX*1), Z27
+	VMULPS       Z28, Z27, Z24
+	VCVTDQ2PS    Z14, Z14
+	VFMADD231PS  Z24, Z14, Z2
+	VMULPS       Z29, Z27, Z25
+	VCVTDQ2PS    Z15, Z15
+	VFMADD231PS  Z25, Z15, Z3
+	VBROADCASTSS 32(DI)(CX*2), Z26
+	VMULPS       Z28, Z26, Z24
+	VCVTDQ2PS    Z16, Z16
+	VFMADD231PS  Z24, Z16, Z4
+	VMULPS       Z29, Z26, Z25
+	VCVTDQ2PS    Z17, Z17
+	VFMADD231PS  Z25, Z17, Z5
+	VBROADCASTSS 32(R8), Z27
+	VMULPS       Z28, Z27, Z24
+	VCVTDQ2PS    Z18, Z18
+	VFMADD231PS  Z24, Z18, Z6
+	VMULPS       Z29, Z27, Z25
+	VCVTDQ2PS    Z19, Z19
+	VFMADD231PS  Z25, Z19, Z7
+	ADDQ         DX, DI
+	ADDQ         DX, R8
+	ADDQ         SI, BX
+	SUBQ         $0x01, AX
+	JNZ          loop
+	MOVQ         c+48(FP), AX
+	MOVQ         ldc+56(FP), CX
+	VMOVUPS      Z0, K1, (AX)
+	VMOVUPS      Z1, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z2, K1, (AX)
+	VMOVUPS      Z3, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z4, K1, (AX)
+	VMOVUPS      Z5, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z6, K1, (AX)
+	VMOVUPS      Z7, K2, 64(AX)
+	VZEROUPPER
+	RET
+
+// func tile5x16VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·tile5x16VNNI(SB), NOSPLIT, $0-80
+	MOVQ      n+64(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+72(FP), AX
+	VXORPS    Z0, Z0, Z0
+	VXORPS    Z2, Z2, Z2
+	VXORPS    Z4, Z4, Z4
+	VXORPS    Z6, Z6, Z6
+	VXORPS    Z8, Z8, Z8
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+48(FP), AX
+	MOVQ      ldc+56(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z2
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z4
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z6
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z8
+
+start:
+	MOVQ k+0(FP), AX
+	MOVQ rs+16(FP), CX
+	MOVQ ks+24(FP), DX
+	MOVQ b+32(FP), BX
+	MOVQ bs+40(FP), SI
+	MOVQ a+8(FP), DI
+	LEAQ (DI)(CX*2), R8
+	ADDQ CX, R8
+
+loop:
+	VPBROADCASTD 36(DI), Z12
+	VPBROADCASTD 36(DI)(CX*1), Z14
+	VPBROADCASTD 36(DI)(CX*2), Z16
+	VPBROADCASTD 36(R8), Z18
+	VPBROADCASTD 36(R8)(CX*1), Z20
+	VMOVUPS      (BX), Z24
+	VPBROADCASTD (DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPBROADCASTD (DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPBROADCASTD (DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VPBROADCASTD (R8), Z27
+	VPDPBUSD     Z27, Z24, Z18
+	VPBROADCASTD (R8)(CX*1), Z26
+	VPDPBUSD     Z26, Z24, Z20
+	VMOVUPS      128(BX), Z24
+	VPBROADCASTD 4(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPBROADCASTD 4(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPBROADCASTD 4(DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VPBROADCASTD 4(R8), Z27
+	VPDPBUSD     Z27, Z24, Z18
+	VPBROADCASTD 4(R8)(CX*1), Z26
+	VPDPBUSD     Z26, Z24, Z20
+	VMOVUPS      256(BX), Z24
+	VPBROADCASTD 8(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPBROADCASTD 8(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPBROADCASTD 8(DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VPBROADCASTD 8(R8), Z27
+	VPDPBUSD     Z27, Z24, Z18
+	VPBROADCASTD 8(R8)(CX*1), Z26
+	VPDPBUSD     Z26, Z24, Z20
+	VMOVUPS      384(BX), Z24
+	VPBROADCASTD 12(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPBROADCASTD 12(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPBROADCASTD 12(DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VPBROADCASTD 12(R8), Z27
+	VPDPBUSD     Z27, Z24, Z18
+	VPBROADCASTD 12(R8)(CX*1), Z26
+	VPDPBUSD     Z26, Z24, Z20
+	VMOVUPS      512(BX), Z24
+	VPBROADCASTD 16(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPBROADCASTD 16(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPBROADCASTD 16(DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VPBROADCASTD 16(R8), Z27
+	VPDPBUSD     Z27, Z24, Z18
+	VPBROADCASTD 16(R8)(CX*1), Z26
+	VPDPBUSD     Z26, Z24, Z20
+	VMOVUPS      640(BX), Z24
+	VPBROADCASTD 20(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPBROADCASTD 20(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPBROADCASTD 20(DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VPBROADCASTD 20(R8), Z27
+	VPDPBUSD     Z27, Z24, Z18
+	VPBROADCASTD 20(R8)(CX*1), Z26
+	VPDPBUSD     Z26, Z24, Z20
+	VMOVUPS      768(BX), Z24
+	VPBROADCASTD 24(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPBROADCASTD 24(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPBROADCASTD 24(DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VPBROADCASTD 24(R8), Z27
+	VPDPBUSD     Z27, Z24, Z18
+	VPBROADCASTD 24(R8)(CX*1), Z26
+	VPDPBUSD     Z26, Z24, Z20
+	VMOVUPS      896(BX), Z24
+	VPBROADCASTD 28(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPBROADCASTD 28(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPBROADCASTD 28(DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VPBROADCASTD 28(R8), Z27
+	VPDPBUSD     Z27, Z24, Z18
+	VPBROADCASTD 28(R8)(CX*1), Z26
+	VPDPBUSD     Z26, Z24, Z20
+	VCVTPH2PS    1024(BX), Z28
+	VBROADCASTSS 32(DI), Z26
+	VMULPS       Z28, Z26, Z24
+	VCVTDQ2PS    Z12, Z12
+	VFMADD231PS  Z24, Z12, Z0
+	VBROADCASTSS 32(DI)(CX*1), Z27
+	VMULPS       Z28, Z27, Z24
+	VCVTDQ2PS    Z14, Z14
+	VFMADD231PS  Z24, Z14, Z2
+	VBROADCASTSS 32(DI)(CX*2), Z26
+	VMULPS       Z28, Z26, Z24
+	VCVTDQ2PS    Z16, Z16
+	VFMADD231PS  Z24, Z16, Z4
+	VBROADCASTSS 32(R8), Z27
+	VMULPS       Z28, Z27, Z24
+	VCVTDQ2PS    Z18, Z18
+	VFMADD231PS  Z24, Z18, Z6
+	VBROADCASTSS 32(R8)(CX*1), Z26
+	VMULPS       Z28, Z26, Z24
+	VCVTDQ2PS    Z20, Z20
+	VFMADD231PS  Z24, Z20, Z8
+	ADDQ         DX, DI
+	ADDQ         DX, R8
+	ADDQ         SI, BX
+	SUBQ         $0x01, AX
+	JNZ          loop
+	MOVQ         c+48(FP), AX
+	MOVQ         ldc+56(FP), CX
+	VMOVUPS      Z0, K1, (AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z2, K1, (AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z4, K1, (AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z6, K1, (AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z8, K1, (AX)
+	VZEROUPPER
+	RET
+
+// func tile5x32VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·tile5x32VNNI(SB), NOSPLIT, $0-80
+	MOVQ      n+64(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+72(FP), AX
+	VXORPS    Z0, Z0, Z0
+	VXORPS    Z1, Z1, Z1
+	VXORPS    Z2, Z2, Z2
+	VXORPS    Z3, Z3, Z3
+	VXORPS    Z4, Z4, Z4
+	VXORPS    Z5, Z5, Z5
+	VXORPS    Z6, Z6, Z6
+	VXORPS    Z7, Z7, Z7
+	VXORPS    Z8, Z8, Z8
+	VXORPS    Z9, Z9, Z9
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+48(FP), AX
+	MOVQ      ldc+56(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+	VMOVUPS.Z 64(AX), K2, Z1
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z2
+	VMOVUPS.Z 64(AX), K2, Z3
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z4
+	VMOVUPS.Z 64(AX), K2, Z5
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z6
+	VMOVUPS.Z 64(AX), K2, Z7
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z8
+	VMOVUPS.Z 64(AX), K2, Z9
+
+start:
+	MOVQ k+0(FP), AX
+	MOVQ rs+16(FP), CX
+	MOVQ ks+24(FP), DX
+	MOVQ b+32(FP), BX
+	MOVQ bs+40(FP), SI
+	MOVQ a+8(FP), DI
+	LEAQ (DI)(CX*2), R8
+	ADDQ CX, R8
+
+loop:
+	VPBROADCASTD 36(DI), Z12
+	VPBROADCASTD 36(DI), Z13
+	VPBROADCASTD 36(DI)(CX*1), Z14
+	VPBROADCASTD 36(DI)(CX*1), Z15
+	VPBROADCASTD 36(DI)(CX*2), Z16
+	VPBROADCASTD 36(DI)(CX*2), Z17
+	VPBROADCASTD 36(R8), Z18
+	VPBROADCASTD 36(R8), Z19
+	VPBROADCASTD 36(R8)(CX*1), Z20
+	VPBROADCASTD 36(R8)(CX*1), Z21
+	VMOVUPS      (BX), Z24
+	VMOVUPS      64(BX), Z25
+	VPBROADCASTD (DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPDPBUSD     Z26, Z25, Z13
+	VPBROADCASTD (DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPDPBUSD     Z27, Z25, Z15
+	VPBROADCASTD (DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VPDPBUSD     Z26, Z25, Z17
+	VPBROADCASTD (R8), Z27
+	VPDPBUSD     Z27, Z24, Z18
+	VPDPBUSD     Z27, Z25, Z19
+	VPBROADCASTD (R8)(CX*1), Z26
+	VPDPBUSD     Z26, Z24, Z20
+	VPDPBUSD     Z26, Z25, Z21
+	VMOVUPS      128(BX), Z24
+	VMOVUPS      192(BX), Z25
+	VPBROADCASTD 4(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPDPBUSD     Z26, Z25, Z13
+	VPBROADCASTD 4(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPDPBUSD     Z27, Z25, Z15
+	VPBROADCASTD 4(DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VPDPBUSD     Z26, Z25, Z17
+	VPBROADCASTD 4(R8), Z27
+	VPDPBUSD     Z27, Z24, Z18
+	VPDPBUSD     Z27, Z25, Z19
+	VPBROADCASTD 4(R8)(CX*1), Z26
+	VPDPBUSD     Z26, Z24, Z20
+	VPDPBUSD     Z26, Z25, Z21
+	VMOVUPS      256(BX), Z24
+	VMOVUPS      320(BX), Z25
+	VPBROADCASTD 8(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPDPBUSD     Z26, Z25, Z13
+	VPBROADCASTD 8(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPDPBUSD     Z27, Z25, Z15
+	VPBROADCASTD 8(DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VPDPBUSD     Z26, Z25, Z17
+	VPBROADCASTD 8(R8), Z27
+	VPDPBUSD     Z27, Z24, Z18
+	VPDPBUSD     Z27, Z25, Z19
+	VPBROADCASTD 8(R8)(CX*1), Z26
+	VPDPBUSD     Z26, Z24, Z20
+	VPDPBUSD     Z26, Z25, Z21
+	VMOVUPS      384(BX), Z24
+	VMOVUPS      448(BX), Z25
+	VPBROADCASTD 12(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPDPBUSD     Z26, Z25, Z13
+	VPBROADCASTD 12(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPDPBUSD     Z27, Z25, Z15
+	VPBROADCASTD 12(DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VPDPBUSD     Z26, Z25, Z17
+	VPBROADCASTD 12(R8), Z27
+	VPDPBUSD     Z27, Z24, Z18
+	VPDPBUSD     Z27, Z25, Z19
+	VPBROADCASTD 12(R8)(CX*1), Z26
+	VPDPBUSD     Z26, Z24, Z20
+	VPDPBUSD     Z26, Z25, Z21
+	VMOVUPS      512(BX), Z24
+	VMOVUPS      576(BX), Z25
+	VPBROADCASTD 16(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPDPBUSD     Z26, Z25, Z13
+	VPBROADCASTD 16(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPDPBUSD     Z27, Z25, Z15
+	VPBROADCASTD 16(DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VPDPBUSD     Z26, Z25, Z17
+	VPBROADCASTD 16(R8), Z27
+	VPDPBUSD     Z27, Z24, Z18
+	VPDPBUSD     Z27, Z25, Z19
+	VPBROADCASTD 16(R8)(CX*1), Z26
+	VPDPBUSD     Z26, Z24, Z20
+	VPDPBUSD     Z26, Z25, Z21
+	VMOVUPS      640(BX), Z24
+	VMOVUPS      704(BX), Z25
+	VPBROADCASTD 20(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPDPBUSD     Z26, Z25, Z13
+	VPBROADCASTD 20(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPDPBUSD     Z27, Z25, Z15
+	VPBROADCASTD 20(DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VPDPBUSD     Z26, Z25, Z17
+	VPBROADCASTD 20(R8), Z27
+	VPDPBUSD     Z27, Z24, Z18
+	VPDPBUSD     Z27, Z25, Z19
+	VPBROADCASTD 20(R8)(CX*1), Z26
+	VPDPBUSD     Z26, Z24, Z20
+	VPDPBUSD     Z26, Z25, Z21
+	VMOVUPS      768(BX), Z24
+	VMOVUPS      832(BX), Z25
+	VPBROADCASTD 24(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPDPBUSD     Z26, Z25, Z13
+	VPBROADCASTD 24(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPDPBUSD     Z27, Z25, Z15
+	VPBROADCASTD 24(DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VPDPBUSD     Z26, Z25, Z17
+	VPBROADCASTD 24(R8), Z27
+	VPDPBUSD     Z27, Z24, Z18
+	VPDPBUSD     Z27, Z25, Z19
+	VPBROADCASTD 24(R8)(CX*1), Z26
+	VPDPBUSD     Z26, Z24, Z20
+	VPDPBUSD     Z26, Z25, Z21
+	VMOVUPS      896(BX), Z24
+	VMOVUPS      960(BX), Z25
+	VPBROADCASTD 28(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPDPBUSD     Z26, Z25, Z13
+	VPBROADCASTD 28(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPDPBUSD     Z27, Z25, Z15
+	VPBROADCASTD 28(DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VPDPBUSD     Z26, Z25, Z17
+	VPBROADCASTD 28(R8), Z27
+	VPDPBUSD     Z27, Z24, Z18
+	VPDPBUSD     Z27, Z25, Z19
+	VPBROADCASTD 28(R8)(CX*1), Z26
+	VPDPBUSD     Z26, Z24, Z20
+	VPDPBUSD     Z26, Z25, Z21
+	VCVTPH2PS    1024(BX), Z28
+	VCVTPH2PS    1056(BX), Z29
+	VBROADCASTSS 32(DI), Z26
+	VMULPS       Z28, Z26, Z24
+	VCVTDQ2PS    Z12, Z12
+	VFMADD231PS  Z24, Z12, Z0
+	VMULPS       Z29, Z26, Z25
+	VCVTDQ2PS    Z13, Z13
+	VFMADD231PS  Z25, Z13, Z1
+	VBROADCASTSS 32(DI)(CX*1), Z27
+	VMULPS       Z28, Z27, Z24
+	VCVTDQ2PS    Z14, Z14
+	VFMADD231PS  Z24, Z14, Z2
+	VMULPS       Z29, Z27, Z25
+	VCVTDQ2PS    Z15, Z15
+	VFMADD231PS  Z25, Z15, Z3
+	VBROADCASTSS 32(DI)(CX*2), Z26
+	VMULPS       Z28, Z26, Z24
+	VCVTDQ2PS    Z16, Z16
+	VFMADD231PS  Z24, Z16, Z4
+	VMULPS       Z29, Z26, Z25
+	VCVTDQ2PS    Z17, Z17
+	VFMADD231PS  Z25, Z17, Z5
+	VBROADCASTSS 32(R8), Z27
+	VMULPS       Z28, Z27, Z24
+	VCVTDQ2PS    Z18, Z18
+	VFMADD231PS  Z24, Z18, Z6
+	VMULPS       Z29, Z27, Z25
+	VCVTDQ2PS    Z19, Z19
+	VFMADD231PS  Z25, Z19, Z7
+	VBROADCASTSS 32(R8)(CX*1), Z26
+	VMULPS       Z28, Z26, Z24
+	VCVTDQ2PS    Z20, Z20
+	VFMADD231PS  Z24, Z20, Z8
+	VMULPS       Z29, Z26, Z25
+	VCVTDQ2PS    Z21, Z21
+	VFMADD231PS  Z25, Z21, Z9
+	ADDQ         DX, DI
+	ADDQ         DX, R8
+	ADDQ         SI, BX
+	SUBQ         $0x01, AX
+	JNZ          loop
+	MOVQ         c+48(FP), AX
+	MOVQ         ldc+56(FP), CX
+	VMOVUPS      Z0, K1, (AX)
+	VMOVUPS      Z1, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z2, K1, (AX)
+	VMOVUPS      Z3, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z4, K1, (AX)
+	VMOVUPS      Z5, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z6, K1, (AX)
+	VMOVUPS      Z7, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z8, K1, (AX)
+	VMOVUPS      Z9, K2, 64(AX)
+	VZEROUPPER
+	RET
+
+// func tile6x16VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·tile6x16VNNI(SB), NOSPLIT, $0-80
+	MOVQ      n+64(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+72(FP), AX
+	VXORPS    Z0, Z0, Z0
+	VXORPS    Z2, Z2, Z2
+	VXORPS    Z4, Z4, Z4
+	VXORPS    Z6, Z6, Z6
+	VXORPS    Z8, Z8, Z8
+	VXORPS    Z10, Z10, Z10
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+48(FP), AX
+	MOVQ      ldc+56(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z2
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z4
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z6
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z8
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z10
+
+start:
+	MOVQ k+0(FP), AX
+	MOVQ rs+16(FP), CX
+	MOVQ ks+24(FP), DX
+	MOVQ b+32(FP), BX
+	MOVQ bs+40(FP), SI
+	MOVQ a+8(FP), DI
+	LEAQ (DI)(CX*2), R8
+	ADDQ CX, R8
+
+loop:
+	VPBROADCASTD 36(DI), Z12
+	VPBROADCASTD 36(DI)(CX*1), Z14
+	VPBROADCASTD 36(DI)(CX*2), Z16
+	VPBROADCASTD 36(R8), Z18
+	VPBROADCASTD 36(R8)(CX*1), Z20
+	VPBROADCASTD 36(R8)(CX*2), Z22
+	VMOVUPS      (BX), Z24
+	VPBROADCASTD (DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPBROADCASTD (DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPBROADCASTD (DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VPBROADCASTD (R8), Z27
+	VPDPBUSD     Z27, Z24, Z18
+	VPBROADCASTD (R8)(CX*1), Z26
+	VPDPBUSD     Z26, Z24, Z20
+	VPBROADCASTD (R8)(CX*2), Z27
+	VPDPBUSD     Z27, Z24, Z22
+	VMOVUPS      128(BX), Z24
+	VPBROADCASTD 4(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPBROADCASTD 4(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPBROADCASTD 4(DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VPBROADCASTD 4(R8), Z27
+	VPDPBUSD     Z27, Z24, Z18
+	VPBROADCASTD 4(R8)(CX*1), Z26
+	VPDPBUSD     Z26, Z24, Z20
+	VPBROADCASTD 4(R8)(CX*2), Z27
+	VPDPBUSD     Z27, Z24, Z22
+	VMOVUPS      256(BX), Z24
+	VPBROADCASTD 8(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPBROADCASTD 8(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPBROADCASTD 8(DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VPBROADCASTD 8(R8), Z27
+	VPDPBUSD     Z27, Z24, Z18
+	VPBROADCASTD 8(R8)(CX*1), Z26
+	VPDPBUSD     Z26, Z24, Z20
+	VPBROADCASTD 8(R8)(CX*2), Z27
+	VPDPBUSD     Z27, Z24, Z22
+	VMOVUPS      384(BX), Z24
+	VPBROADCASTD 12(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPBROADCASTD 12(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPBROADCASTD 12(DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VPBROADCASTD 12(R8), Z27
+	VPDPBUSD     Z27, Z24, Z18
+	VPBROADCASTD 12(R8)(CX*1), Z26
+	VPDPBUSD     Z26, Z24, Z20
+	VPBROADCASTD 12(R8)(CX*2), Z27
+	VPDPBUSD     Z27, Z24, Z22
+	VMOVUPS      512(BX), Z24
+	VPBROADCASTD 16(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPBROADCASTD 16(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPBROADCASTD 16(DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VPBROADCASTD 16(R8), Z27
+	VPDPBUSD     Z27, Z24, Z18
+	VPBROADCASTD 16(R8)(CX*1), Z26
+	VPDPBUSD     Z26, Z24, Z20
+	VPBROADCASTD 16(R8)(CX*2), Z27
+	VPDPBUSD     Z27, Z24, Z22
+	VMOVUPS      640(BX), Z24
+	VPBROADCASTD 20(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPBROADCASTD 20(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPBROADCASTD 20(DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VPBROADCASTD 20(R8), Z27
+	VPDPBUSD     Z27, Z24, Z18
+	VPBROADCASTD 20(R8)(CX*1), Z26
+	VPDPBUSD     Z26, Z24, Z20
+	VPBROADCASTD 20(R8)(CX*2), Z27
+	VPDPBUSD     Z27, Z24, Z22
+	VMOVUPS      768(BX), Z24
+	VPBROADCASTD 24(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPBROADCASTD 24(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPBROADCASTD 24(DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VPBROADCASTD 24(R8), Z27
+	VPDPBUSD     Z27, Z24, Z18
+	VPBROADCASTD 24(R8)(CX*1), Z26
+	VPDPBUSD     Z26, Z24, Z20
+	VPBROADCASTD 24(R8)(CX*2), Z27
+	VPDPBUSD     Z27, Z24, Z22
+	VMOVUPS      896(BX), Z24
+	VPBROADCASTD 28(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPBROADCASTD 28(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPBROADCASTD 28(DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VPBROADCASTD 28(R8), Z27
+	VPDPBUSD     Z27, Z24, Z18
+	VPBROADCASTD 28(R8)(CX*1), Z26
+	VPDPBUSD     Z26, Z24, Z20
+	VPBROADCASTD 28(R8)(CX*2), Z27
+	VPDPBUSD     Z27, Z24, Z22
+	VCVTPH2PS    1024(BX), Z28
+	VBROADCASTSS 32(DI), Z26
+	VMULPS       Z28, Z26, Z24
+	VCVTDQ2PS    Z12, Z12
+	VFMADD231PS  Z24, Z12, Z0
+	VBROADCASTSS 32(DI)(CX*1), Z27
+	VMULPS       Z28, Z27, Z24
+	VCVTDQ2PS    Z14, Z14
+	VFMADD231PS  Z24, Z14, Z2
+	VBROADCASTSS 32(DI)(CX*2), Z26
+	VMULPS       Z28, Z26, Z24
+	VCVTDQ2PS    Z16, Z16
+	VFMADD231PS  Z24, Z16, Z4
+	VBROADCASTSS 32(R8), Z27
+	VMULPS       Z28, Z27, Z24
+	VCVTDQ2PS    Z18, Z18
+	VFMADD231PS  Z24, Z18, Z6
+	VBROADCASTSS 32(R8)(CX*1), Z26
+	VMULPS       Z28, Z26, Z24
+	VCVTDQ2PS    Z20, Z20
+	VFMADD231PS  Z24, Z20, Z8
+	VBROADCASTSS 32(R8)(CX*2), Z27
+	VMULPS       Z28, Z27, Z24
+	VCVTDQ2PS    Z22, Z22
+	VFMADD231PS  Z24, Z22, Z10
+	ADDQ         DX, DI
+	ADDQ         DX, R8
+	ADDQ         SI, BX
+	SUBQ         $0x01, AX
+	JNZ          loop
+	MOVQ         c+48(FP), AX
+	MOVQ         ldc+56(FP), CX
+	VMOVUPS      Z0, K1, (AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z2, K1, (AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z4, K1, (AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z6, K1, (AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z8, K1, (AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z10, K1, (AX)
+	VZEROUPPER
+	RET
+
+// func tile6x32VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·tile6x32VNNI(SB), NOSPLIT, $0-80
+	MOVQ      n+64(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+72(FP), AX
+	VXORPS    Z0, Z0, Z0
+	VXORPS    Z1, Z1, Z1
+	VXORPS    Z2, Z2, Z2
+	VXORPS    Z3, Z3, Z3
+	VXORPS    Z4, Z4, Z4
+	VXORPS    Z5, Z5, Z5
+	VXORPS    Z6, Z6, Z6
+	VXORPS    Z7, Z7, Z7
+	VXORPS    Z8, Z8, Z8
+	VXORPS    Z9, Z9, Z9
+	VXORPS    Z10, Z10, Z10
+	VXORPS    Z11, Z11, Z11
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+48(FP), AX
+	MOVQ      ldc+56(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+	VMOVUPS.Z 64(AX), K2, Z1
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z2
+	VMOVUPS.Z 64(AX), K2, Z3
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z4
+	VMOVUPS.Z 64(AX), K2, Z5
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z6
+	VMOVUPS.Z 64(AX), K2, Z7
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z8
+	VMOVUPS.Z 64(AX), K2, Z9
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z10
+	VMOVUPS.Z 64(AX), K2, Z11
+
+start:
+	MOVQ k+0(FP), AX
+	MOVQ rs+16(FP), CX
+	MOVQ ks+24(FP), DX
+	MOVQ b+32(FP), BX
+	MOVQ bs+40(FP), SI
+	MOVQ a+8(FP), DI
+	LEAQ (DI)(CX*2), R8
+	ADDQ CX, R8
+
+loop:
+	VPBROADCASTD 36(DI), Z12
+	VPBROADCASTD 36(DI), Z13
+	VPBROADCASTD 36(DI)(CX*1), Z14
+	VPBROADCASTD 36(DI)(CX*1), Z15
+	VPBROADCASTD 36(DI)(CX*2), Z16
+	VPBROADCASTD 36(DI)(CX*2), Z17
+	VPBROADCASTD 36(R8), Z18
+	VPBROADCASTD 36(R8), Z19
+	VPBROADCASTD 36(R8)(CX*1), Z20
+	VPBROADCASTD 36(R8)(CX*1), Z21
+	VPBROADCASTD 36(R8)(CX*2), Z22
+	VPBROADCASTD 36(R8)(CX*2), Z23
+	VMOVUPS      (BX), Z24
+	VMOVUPS      64(BX), Z25
+	VPBROADCASTD (DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPDPBUSD     Z26, Z25, Z13
+	VPBROADCASTD (DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPDPBUSD     Z27, Z25, Z15
+	VPBROADCASTD (DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VPDPBUSD     Z26, Z25, Z17
+	VPBROADCASTD (R8), Z27
+	VPDPBUSD     Z27, Z24, Z18
+	VPDPBUSD     Z27, Z25, Z19
+	VPBROADCASTD (R8)(CX*1), Z26
+	VPDPBUSD     Z26, Z24, Z20
+	VPDPBUSD     Z26, Z25, Z21
+	VPBROADCASTD (R8)(CX*2), Z27
+	VPDPBUSD     Z27, Z24, Z22
+	VPDPBUSD     Z27, Z25, Z23
+	VMOVUPS      128(BX), Z24
+	VMOVUPS      192(BX), Z25
+	VPBROADCASTD 4(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPDPBUSD     Z26, Z25, Z13
+	VPBROADCASTD 4(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPDPBUSD     Z27, Z25, Z15
+	VPBROADCASTD 4(DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VPDPBUSD     Z26, Z25, Z17
+	VPBROADCASTD 4(R8), Z27
+	VPDPBUSD     Z27, Z24, Z18
+	VPDPBUSD     Z27, Z25, Z19
+	VPBROADCASTD 4(R8)(CX*1), Z26
+	VPDPBUSD     Z26, Z24, Z20
+	VPDPBUSD     Z26, Z25, Z21
+	VPBROADCASTD 4(R8)(CX*2), Z27
+	VPDPBUSD     Z27, Z24, Z22
+	VPDPBUSD     Z27, Z25, Z23
+	VMOVUPS      256(BX), Z24
+	VMOVUPS      320(BX), Z25
+	VPBROADCASTD 8(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPDPBUSD     Z26, Z25, Z13
+	VPBROADCASTD 8(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPDPBUSD     Z27, Z25, Z15
+	VPBROADCASTD 8(DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VPDPBUSD     Z26, Z25, Z17
+	VPBROADCASTD 8(R8), Z27
+	VPDPBUSD     Z27, Z24, Z18
+	VPDPBUSD     Z27, Z25, Z19
+	VPBROADCASTD 8(R8)(CX*1), Z26
+	VPDPBUSD     Z26, Z24, Z20
+	VPDPBUSD     Z26, Z25, Z21
+	VPBROADCASTD 8(R8)(CX*2), Z27
+	VPDPBUSD     Z27, Z24, Z22
+	VPDPBUSD     Z27, Z25, Z23
+	VMOVUPS      384(BX), Z24
+	VMOVUPS      448(BX), Z25
+	VPBROADCASTD 12(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPDPBUSD     Z26, Z25, Z13
+	VPBROADCASTD 12(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPDPBUSD     Z27, Z25, Z15
+	VPBROADCASTD 12(DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VPDPBUSD     Z26, Z25, Z17
+	VPBROADCASTD 12(R8), Z27
+	VPDPBUSD     Z27, Z24, Z18
+	VPDPBUSD     Z27, Z25, Z19
+	VPBROADCASTD 12(R8)(CX*1), Z26
+	VPDPBUSD     Z26, Z24, Z20
+	VPDPBUSD     Z26, Z25, Z21
+	VPBROADCASTD 12(R8)(CX*2), Z27
+	VPDPBUSD     Z27, Z24, Z22
+	VPDPBUSD     Z27, Z25, Z23
+	VMOVUPS      512(BX), Z24
+	VMOVUPS      576(BX), Z25
+	VPBROADCASTD 16(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPDPBUSD     Z26, Z25, Z13
+	VPBROADCASTD 16(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPDPBUSD     Z27, Z25, Z15
+	VPBROADCASTD 16(DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VPDPBUSD     Z26, Z25, Z17
+	VPBROADCASTD 16(R8), Z27
+	VPDPBUSD     Z27, Z24, Z18
+	VPDPBUSD     Z27, Z25, Z19
+	VPBROADCASTD 16(R8)(CX*1), Z26
+	VPDPBUSD     Z26, Z24, Z20
+	VPDPBUSD     Z26, Z25, Z21
+	VPBROADCASTD 16(R8)(CX*2), Z27
+	VPDPBUSD     Z27, Z24, Z22
+	VPDPBUSD     Z27, Z25, Z23
+	VMOVUPS      640(BX), Z24
+	VMOVUPS      704(BX), Z25
+	VPBROADCASTD 20(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPDPBUSD     Z26, Z25, Z13
+	VPBROADCASTD 20(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPDPBUSD     Z27, Z25, Z15
+	VPBROADCASTD 20(DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VPDPBUSD     Z26, Z25, Z17
+	VPBROADCASTD 20(R8), Z27
+	VPDPBUSD     Z27, Z24, Z18
+	VPDPBUSD     Z27, Z25, Z19
+	VPBROADCASTD 20(R8)(CX*1), Z26
+	VPDPBUSD     Z26, Z24, Z20
+	VPDPBUSD     Z26, Z25, Z21
+	VPBROADCASTD 20(R8)(CX*2), Z27
+	VPDPBUSD     Z27, Z24, Z22
+	VPDPBUSD     Z27, Z25, Z23
+	VMOVUPS      768(BX), Z24
+	VMOVUPS      832(BX), Z25
+	VPBROADCASTD 24(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPDPBUSD     Z26, Z25, Z13
+	VPBROADCASTD 24(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPDPBUSD     Z27, Z25, Z15
+	VPBROADCASTD 24(DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VPDPBUSD     Z26, Z25, Z17
+	VPBROADCASTD 24(R8), Z27
+	VPDPBUSD     Z27, Z24, Z18
+	VPDPBUSD     Z27, Z25, Z19
+	VPBROADCASTD 24(R8)(CX*1), Z26
+	VPDPBUSD     Z26, Z24, Z20
+	VPDPBUSD     Z26, Z25, Z21
+	VPBROADCASTD 24(R8)(CX*2), Z27
+	VPDPBUSD     Z27, Z24, Z22
+	VPDPBUSD     Z27, Z25, Z23
+	VMOVUPS      896(BX), Z24
+	VMOVUPS      960(BX), Z25
+	VPBROADCASTD 28(DI), Z26
+	VPDPBUSD     Z26, Z24, Z12
+	VPDPBUSD     Z26, Z25, Z13
+	VPBROADCASTD 28(DI)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z14
+	VPDPBUSD     Z27, Z25, Z15
+	VPBROADCASTD 28(DI)(CX*2), Z26
+	VPDPBUSD     Z26, Z24, Z16
+	VPDPBUSD     Z26, Z25, Z17
+	VPBROADCASTD 28(R8), Z27
+	VPDPBUSD     Z27, Z24, Z18
+	VPDPBUSD     Z27, Z25, Z19
+	VPBROADCASTD 28(R8)(CX*1), Z26
+	VPDPBUSD     Z26, Z24, Z20
+	VPDPBUSD     Z26, Z25, Z21
+	VPBROADCASTD 28(R8)(CX*2), Z27
+	VPDPBUSD     Z27, Z24, Z22
+	VPDPBUSD     Z27, Z25, Z23
+	VCVTPH2PS    1024(BX), Z28
+	VCVTPH2PS    1056(BX), Z29
+	VBROADCASTSS 32(DI), Z26
+	VMULPS       Z28, Z26, Z24
+	VCVTDQ2PS    Z12, Z12
+	VFMADD231PS  Z24, Z12, Z0
+	VMULPS       Z29, Z26, Z25
+	VCVTDQ2PS    Z13, Z13
+	VFMADD231PS  Z25, Z13, Z1
+	VBROADCASTSS 32(DI)(CX*1), Z27
+	VMULPS       Z28, Z27, Z24
+	VCVTDQ2PS    Z14, Z14
+	VFMADD231PS  Z24, Z14, Z2
+	VMULPS       Z29, Z27, Z25
+	VCVTDQ2PS    Z15, Z15
+	VFMADD231PS  Z25, Z15, Z3
+	VBROADCASTSS 32(DI)(CX*2), Z26
+	VMULPS       Z28, Z26, Z24
+	VCVTDQ2PS    Z16, Z16
+	VFMADD231PS  Z24, Z16, Z4
+	VMULPS       Z29, Z26, Z25
+	VCVTDQ2PS    Z17, Z17
+	VFMADD231PS  Z25, Z17, Z5
+	VBROADCASTSS 32(R8), Z27
+	VMULPS       Z28, Z27, Z24
+	VCVTDQ2PS    Z18, Z18
+	VFMADD231PS  Z24, Z18, Z6
+	VMULPS       Z29, Z27, Z25
+	VCVTDQ2PS    Z19, Z19
+	VFMADD231PS  Z25, Z19, Z7
+	VBROADCASTSS 32(R8)(CX*1), Z26
+	VMULPS       Z28, Z26, Z24
+	VCVTDQ2PS    Z20, Z20
+	VFMADD231PS  Z24, Z20, Z8
+	VMULPS       Z29, Z26, Z25
+	VCVTDQ2PS    Z21, Z21
+	VFMADD231PS  Z25, Z21, Z9
+	VBROADCASTSS 32(R8)(CX*2), Z27
+	VMULPS       Z28, Z27, Z24
+	VCVTDQ2PS    Z22, Z22
+	VFMADD231PS  Z24, Z22, Z10
+	VMULPS       Z29, Z27, Z25
+	VCVTDQ2PS    Z23, Z23
+	VFMADD231PS  Z25, Z23, Z11
+	ADDQ         DX, DI
+	ADDQ         DX, R8
+	ADDQ         SI, BX
+	SUBQ         $0x01, AX
+	JNZ          loop
+	MOVQ         c+48(FP), AX
+	MOVQ         ldc+56(FP), CX
+	VMOVUPS      Z0, K1, (AX)
+	VMOVUPS      Z1, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z2, K1, (AX)
+	VMOVUPS      Z3, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z4, K1, (AX)
+	VMOVUPS      Z5, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z6, K1, (AX)
+	VMOVUPS      Z7, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z8, K1, (AX)
+	VMOVUPS      Z9, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z10, K1, (AX)
+	VMOVUPS      Z11, K2, 64(AX)
+	VZEROUPPER
+	RET
+
+// func quantizeVNNI(dst *float32, x *float32, n int)
+// Requires: AVX, AVX2, AVX512F, BMI2
+TEXT ·quantizeVNNI(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ x+8(FP), CX
+	MOVQ n+16(FP), DX
+
+loop:
+	MOVL  $-1, BX
+	CMPQ  DX, $0x20
+	JGE   whole
+	BZHIL DX, BX, BX
+
+whole:
+	KMOVW         BX, K1
+	SHRL          $0x10, BX
+	KMOVW         BX, K2
+	VMOVUPS.Z     (CX), K1, Z0
+	VMOVUPS.Z     64(CX), K2, Z1
+	VPANDD        bits_7fffffff<>+0(SB), Z0, Z2
+	VPANDD        bits_7fffffff<>+0(SB), Z1, Z3
+	VPMAXUD       Z3, Z2, Z2
+	VEXTRACTI64X4 $0x01, Z2, Y3
+	VPMAXUD       Y3, Y2, Y2
+	VEXTRACTI128  $0x01, Y2, X3
+	VPMAXUD       X3, X2, X2
+	VPSHUFD       $0x4e, X2, X3
+	VPMAXUD       X3, X2, X2
+	VPSHUFD       $0xb1, X2, X3
+	VPMAXUD       X3, X2, X2
+	VMOVD         X2, BX
+	CMPL          BX, $0x7f800000
+	JCC           infinite
+	CMPL          BX, $0x03fe0000
+	JCS           zeros
+	VMOVSS        bits_42fe0000<>+0(SB), X4
+	VDIVSS        X4, X2, X5
+	VMOVSS        X5, 32(AX)
+	VDIVSS        X2, X4, X4
+	VBROADCASTSS  X4, Z4
+	VMULPS        Z4, Z0, Z0
+	VCVTPS2DQ     Z0, Z0
+	VPMOVSDB      Z0, (AX)
+	VMULPS        Z4, Z1, Z1
+	VCVTPS2DQ     Z1, Z1
+	VPMOVSDB      Z1, 16(AX)
+	VPADDD        Z1, Z0, Z2
+	VEXTRACTI64X4 $0x01, Z2, Y3
+	VPADDD        Y3, Y2, Y2
+	VEXTRACTI128  $0x01, Y2, X3
+	VPADDD        X3, X2, X2
+	VPSHUFD       $0x4e, X2, X3
+	VPADDD        X3, X2, X2
+	VPSHUFD       $0xb1, X2, X3
+	VPADDD        X3, X2, X2
+	VPSLLD        $0x07, X2, X2
+	VPXOR         X3, X3, X3
+	VPSUBD        X2, X3, X2
+	VMOVD         X2, 36(AX)
+
+next:
+	ADDQ $0x00000080, CX
+	ADDQ $0x28, AX
+	SUBQ $0x20, DX
+	JG   loop
+	JMP  end
+
+infinite:
+	MOVL $0x7fc00000, BX
+	JMP  clear
+
+zeros:
+	XORL BX, BX
+
+clear:
+	VPXOR   Y0, Y0, Y0
+	VMOVDQU Y0, (AX)
+	MOVL    BX, 32(AX)
+	MOVL    $0x00000000, 36(AX)
+	JMP     next
+
+end:
+	VZEROUPPER
+	RET
+
+DATA bits_42fe0000<>+0(SB)/4, $0x42fe0000
+DATA bits_42fe0000<>+4(SB)/4, $0x42fe0000
+DATA bits_42fe0000<>+8(SB)/4, $0x42fe0000
+DATA bits_42fe0000<>+12(SB)/4, $0x42fe0000
+DATA bits_42fe0000<>+16(SB)/4, $0x42fe0000
+DATA bits_42fe0000<>+20(SB)/4, $0x42fe0000
+DATA bits_42fe0000<>+24(SB)/4, $0x42fe0000
+DATA bits_42fe0000<>+28(SB)/4, $0x42fe0000
+DATA bits_42fe0000<>+32(SB)/4, $0x42fe0000
+DATA bits_42fe0000<>+36(SB)/4, $0x42fe0000
+DATA bits_42fe0000<>+40(SB)/4, $0x42fe0000
+DATA bits_42fe0000<>+44(SB)/4, $0x42fe0000
+DATA bits_42fe0000<>+48(SB)/4, $0x42fe0000
+DATA bits_42fe0000<>+52(SB)/4, $0x42fe0000
+DATA bits_42fe0000<>+56(SB)/4, $0x42fe0000
+DATA bits_42fe0000<>+60(SB)/4, $0x42fe0000
+GLOBL bits_42fe0000<>(SB), RODATA|NOPTR, $64
+
+// func peakVNNI(n int)
+// Requires: AVX, AVX512DQ
+TEXT ·peakVNNI(SB), NOSPLIT, $0-8
+	MOVQ   n+0(FP), AX
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+
+loop:
+	VPDPBUSD Z13, Z12, Z0
+	VPDPBUSD Z13, Z12, Z1
+	VPDPBUSD Z13, Z12, Z2
+	VPDPBUSD Z13, Z12, Z3
+	VPDPBUSD Z13, Z12, Z4
+	VPDPBUSD Z13, Z12, Z5
+	VPDPBUSD Z13, Z12, Z6
+	VPDPBUSD Z13, Z12, Z7
+	VPDPBUSD Z13, Z12, Z8
+	VPDPBUSD Z13, Z12, Z9
+	VPDPBUSD Z13, Z12, Z10
+	VPDPBUSD Z13, Z12, Z11
+	VPDPBUSD Z13, Z12, Z0
+	VPDPBUSD Z13, Z12, Z1
+	VPDPBUSD Z13, Z12, Z2
+	VPDPBUSD Z13, Z12, Z3
+	VPDPBUSD Z13, Z12, Z4
+	VPDPBUSD Z13, Z12, Z5
+	VPDPBUSD Z13, Z12, Z6
+	VPDPBUSD Z13, Z12, Z7
+	VPDPBUSD Z13, Z12, Z8
+	VPDPBUSD Z13, Z12, Z9
+	VPDPBUSD Z13, Z12, Z10
+	VPDPBUSD Z13, Z12, Z11
+	VPDPBUSD Z13, Z12, Z0
+	VPDPBUSD Z13, Z12, Z1
+	VPDPBUSD Z13, Z12, Z2
+	VPDPBUSD Z13, Z12, Z3
+	VPDPBUSD Z13, Z12, Z4
+	VPDPBUSD Z13, Z12, Z5
+	VPDPBUSD Z13, Z12, Z6
+	VPDPBUSD Z13, Z12, Z7
+	VPDPBUSD Z13, Z12, Z8
+	VPDPBUSD Z13, Z12, Z9
+	VPDPBUSD Z13, Z12, Z10
+	VPDPBUSD Z13, Z12, Z11
+	VPDPBUSD Z13, Z12, Z0
+	VPDPBUSD Z13, Z12, Z1
+	VPDPBUSD Z13, Z12, Z2
+	VPDPBUSD Z13, Z12, Z3
+	VPDPBUSD Z13, Z12, Z4
+	VPDPBUSD Z13, Z12, Z5
+	VPDPBUSD Z13, Z12, Z6
+	VPDPBUSD Z13, Z12, Z7
+	VPDPBUSD Z13, Z12, Z8
+	VPDPBUSD Z13, Z12, Z9
+	VPDPBUSD Z13, Z12, Z10
+	VPDPBUSD Z13, Z12, Z11
+	SUBQ     $0x01, AX
+	JNZ      loop
 	VZEROUPPER
 	RET

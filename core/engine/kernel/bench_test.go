@@ -10,26 +10,37 @@ import (
 // The benchmarks report GFLOP/s and the share of the peak, which is measured in the same run: absolute figures of a
 // shared machine mean little.
 
-// peakFlops measures the FMA peak of all threads in flop/s, the best of some short runs; 0 if there is no assembly.
-func peakFlops(threads int) float64 {
-	f, lanes := peak[Level()], map[string]float64{"avx2": 8, "avx512": 16}[Level()]
-	if f == nil {
+type peak struct {
+	loop func(n int)
+	flop float64
+}
+
+// peakFlops measures the peak of all threads in flop/s for a kind of numbers, the best of some short runs; 0 if there
+// is no assembly.
+func peakFlops(kind string, threads int) float64 {
+	p, ok := peaks[kind][Level()]
+	if !ok {
 		return 0
 	}
 	const rounds = 20000
 	best := 0.0
 	for range 20 {
 		start := time.Now()
-		Parallel(threads, func(int) { f(rounds) })
-		best = max(best, 2*48*lanes*rounds*float64(threads)/time.Since(start).Seconds())
+		Parallel(threads, func(int) { p.loop(rounds) })
+		best = max(best, 48*p.flop*rounds*float64(threads)/time.Since(start).Seconds())
 	}
 	return best
 }
 
 func benchFlops(b *testing.B, flop float64, f func()) {
 	b.Helper()
+	benchFlopsOf(b, "float32", flop, f)
+}
+
+func benchFlopsOf(b *testing.B, kind string, flop float64, f func()) {
+	b.Helper()
 	f()
-	top := peakFlops(runtime.GOMAXPROCS(0))
+	top := peakFlops(kind, runtime.GOMAXPROCS(0))
 	for b.Loop() {
 		f()
 	}
@@ -76,6 +87,37 @@ func BenchmarkGemmPacked(b *testing.B) {
 		b.Run(fmt.Sprintf("%dx%dx%d", s.M, s.N, s.K), func(b *testing.B) {
 			benchFlops(b, 2*float64(s.M)*float64(s.N)*float64(s.K), func() { GemmPacked(s.M, x.a, x.lda, &p, x.c, x.ldc, false) })
 		})
+	}
+}
+
+// BenchmarkKinds compares the kinds of numbers at shapes of weight matrices, with the weights packed on the way (NT, the
+// transposed products of training NN and TN) and before.
+func BenchmarkKinds(b *testing.B) {
+	r := generator(2)
+	for _, s := range []struct{ M, N, K int }{
+		{1024, 1024, 1024}, {2048, 640, 640}, {512, 2048, 640}, {32, 2048, 640}, {8, 2048, 640}, {1, 2048, 640},
+	} {
+		flop := 2 * float64(s.M) * float64(s.N) * float64(s.K)
+		for _, kind := range kinds {
+			for _, mode := range []struct {
+				name   string
+				tA, tB bool
+			}{{"NT", false, true}, {"NN", false, false}, {"TN", true, false}} {
+				if kind.gemm == nil {
+					continue
+				}
+				x := newPaddedProduct(r, 1, mode.tA, mode.tB, false, s.M, s.N, s.K)
+				b.Run(fmt.Sprintf("%dx%dx%d/%s/%s", s.M, s.N, s.K, kind.name, mode.name), func(b *testing.B) {
+					benchFlopsOf(b, kind.name, flop, func() { x.run(kind.gemm) })
+				})
+			}
+			x := newPaddedProduct(r, 1, false, true, false, s.M, s.N, s.K)
+			var p Packed
+			kind.pack(&p, x.b, s.N, s.K, x.ldb)
+			b.Run(fmt.Sprintf("%dx%dx%d/%s/packed", s.M, s.N, s.K, kind.name), func(b *testing.B) {
+				benchFlopsOf(b, kind.name, flop, func() { GemmPacked(s.M, x.a, x.lda, &p, x.c, x.ldc, false) })
+			})
+		}
 	}
 }
 

@@ -17,6 +17,12 @@ func detect() []instructions {
 		have = append(have, avx2)
 		if x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL {
 			have = append(have, avx512)
+			if x.HasAVX512BF16 {
+				have = append(have, bf16)
+				if x.HasAVX512VNNI {
+					have = append(have, vnni)
+				}
+			}
 		}
 	}
 	return have
@@ -45,20 +51,20 @@ var (
 
 // tileRows is the height of the highest tile.
 func tileRows() int {
-	switch level {
-	case avx512:
+	switch {
+	case level >= avx512:
 		return len(tilesAVX512[0]) - 1
-	case avx2:
+	case level >= avx2:
 		return len(tilesAVX2[0]) - 1
 	}
 	return 8
 }
 
 func tile(m, n, k int, a []float32, rs, ks int, b []float32, bs int, c []float32, ldc int, acc bool) {
-	switch level {
-	case avx512:
+	switch {
+	case level >= avx512:
 		tilesAVX512[(n-1)/16][m](k, &a[0], 4*rs, 4*ks, &b[0], 4*bs, &c[0], 4*ldc, n, flag(acc))
-	case avx2:
+	case level >= avx2:
 		for j := 0; j < n; j += 16 {
 			w := min(n-j, 16)
 			tilesAVX2[(w-1)/8][m](k, &a[0], 4*rs, 4*ks, &b[j], 4*bs, &c[j], 4*ldc, w, flag(acc))
@@ -77,11 +83,11 @@ func flag(b bool) int {
 
 // packTransposed fills a panel a vector's width of rows at a time.
 func packTransposed(dst, src []float32, ld, n, kc int) {
-	switch level {
-	case avx512:
+	switch {
+	case level >= avx512:
 		packTransposedAVX512(&dst[0], &src[0], 4*ld, n, kc)
 		packTransposedAVX512(&dst[16], rowOr0(src, 16, ld, n), 4*ld, n-16, kc)
-	case avx2:
+	case level >= avx2:
 		for i := 0; i < panel; i += 8 {
 			packTransposedAVX2(&dst[i], rowOr0(src, i, ld, n), 4*ld, n-i, kc)
 		}
@@ -99,10 +105,10 @@ func rowOr0(x []float32, i, ld, n int) *float32 {
 }
 
 func packRows(dst, src []float32, ld, n, kc int) {
-	switch level {
-	case avx512:
+	switch {
+	case level >= avx512:
 		packRowsAVX512(&dst[0], &src[0], 4*ld, n, kc)
-	case avx2:
+	case level >= avx2:
 		packRowsAVX2(&dst[0], &src[0], 4*ld, n, kc)
 	default:
 		packRowsGeneric(dst, src, ld, n, kc)
@@ -110,50 +116,50 @@ func packRows(dst, src []float32, ld, n, kc int) {
 }
 
 func expShift(dst, x []float32, sub, scale float32) float32 {
-	switch level {
-	case avx512:
+	switch {
+	case level >= avx512:
 		return expShiftAVX512(&dst[0], &x[0], len(x), sub, scale)
-	case avx2:
+	case level >= avx2:
 		return expShiftAVX2(&dst[0], &x[0], len(x), sub, scale)
 	}
 	return expShiftGeneric(dst, x, sub, scale)
 }
 
 func sumExp(x []float32, sub float32) float32 {
-	switch level {
-	case avx512:
+	switch {
+	case level >= avx512:
 		return sumExpAVX512(&x[0], len(x), sub)
-	case avx2:
+	case level >= avx2:
 		return sumExpAVX2(&x[0], len(x), sub)
 	}
 	return sumExpGeneric(x, sub)
 }
 
 func maximum(x []float32) float32 {
-	switch level {
-	case avx512:
+	switch {
+	case level >= avx512:
 		return maximumAVX512(&x[0], len(x))
-	case avx2:
+	case level >= avx2:
 		return maximumAVX2(&x[0], len(x))
 	}
 	return maximumGeneric(x)
 }
 
 func dot(x, y []float32) float32 {
-	switch level {
-	case avx512:
+	switch {
+	case level >= avx512:
 		return dotAVX512(&x[0], &y[0], len(x))
-	case avx2:
+	case level >= avx2:
 		return dotAVX2(&x[0], &y[0], len(x))
 	}
 	return dotGeneric(x, y)
 }
 
 func axpy(a float32, x, y []float32) {
-	switch level {
-	case avx512:
+	switch {
+	case level >= avx512:
 		axpyAVX512(a, &x[0], &y[0], len(x))
-	case avx2:
+	case level >= avx2:
 		axpyAVX2(a, &x[0], &y[0], len(x))
 	default:
 		axpyGeneric(a, x, y)
@@ -161,10 +167,10 @@ func axpy(a float32, x, y []float32) {
 }
 
 func scale(x []float32, a float32) {
-	switch level {
-	case avx512:
+	switch {
+	case level >= avx512:
 		scaleAVX512(&x[0], len(x), a)
-	case avx2:
+	case level >= avx2:
 		scaleAVX2(&x[0], len(x), a)
 	default:
 		scaleGeneric(x, a)
@@ -172,10 +178,10 @@ func scale(x []float32, a float32) {
 }
 
 func add(dst, x, y []float32) {
-	switch level {
-	case avx512:
+	switch {
+	case level >= avx512:
 		addAVX512(&dst[0], &x[0], &y[0], len(x))
-	case avx2:
+	case level >= avx2:
 		addAVX2(&dst[0], &x[0], &y[0], len(x))
 	default:
 		addGeneric(dst, x, y)
@@ -183,20 +189,20 @@ func add(dst, x, y []float32) {
 }
 
 func sumSquares(x []float32) float64 {
-	switch level {
-	case avx512:
+	switch {
+	case level >= avx512:
 		return sumSquaresAVX512(&x[0], len(x))
-	case avx2:
+	case level >= avx2:
 		return sumSquaresAVX2(&x[0], len(x))
 	}
 	return sumSquaresGeneric(x)
 }
 
 func rmsNorm(y, rstd, x, w []float32, rows, d int, eps float32) {
-	switch level {
-	case avx512:
+	switch {
+	case level >= avx512:
 		rmsNormAVX512(&y[0], &rstd[0], &x[0], &w[0], rows, d, eps)
-	case avx2:
+	case level >= avx2:
 		rmsNormAVX2(&y[0], &rstd[0], &x[0], &w[0], rows, d, eps)
 	default:
 		rmsNormGeneric(y, rstd, x, w, rows, d, eps)
@@ -204,10 +210,10 @@ func rmsNorm(y, rstd, x, w []float32, rows, d int, eps float32) {
 }
 
 func rmsNormBackward(dx, dw, dy, x, w, rstd []float32, rows, d int, addDX bool) {
-	switch level {
-	case avx512:
+	switch {
+	case level >= avx512:
 		rmsNormBackwardAVX512(&dx[0], unsafe.SliceData(dw), &dy[0], &x[0], &w[0], &rstd[0], rows, d, addDX)
-	case avx2:
+	case level >= avx2:
 		rmsNormBackwardAVX2(&dx[0], unsafe.SliceData(dw), &dy[0], &x[0], &w[0], &rstd[0], rows, d, addDX)
 	default:
 		rmsNormBackwardGeneric(dx, dw, dy, x, w, rstd, rows, d, addDX)
@@ -215,10 +221,10 @@ func rmsNormBackward(dx, dw, dy, x, w, rstd []float32, rows, d int, addDX bool) 
 }
 
 func swiGLU(y, gate, up []float32) {
-	switch level {
-	case avx512:
+	switch {
+	case level >= avx512:
 		swiGLUAVX512(&y[0], &gate[0], &up[0], len(y))
-	case avx2:
+	case level >= avx2:
 		swiGLUAVX2(&y[0], &gate[0], &up[0], len(y))
 	default:
 		swiGLUGeneric(y, gate, up)
@@ -226,10 +232,10 @@ func swiGLU(y, gate, up []float32) {
 }
 
 func swiGLUBackward(dgate, dup, dy, gate, up []float32) {
-	switch level {
-	case avx512:
+	switch {
+	case level >= avx512:
 		swiGLUBackwardAVX512(&dgate[0], &dup[0], &dy[0], &gate[0], &up[0], len(dy))
-	case avx2:
+	case level >= avx2:
 		swiGLUBackwardAVX2(&dgate[0], &dup[0], &dy[0], &gate[0], &up[0], len(dy))
 	default:
 		swiGLUBackwardGeneric(dgate, dup, dy, gate, up)
@@ -237,10 +243,10 @@ func swiGLUBackward(dgate, dup, dy, gate, up []float32) {
 }
 
 func rotate(x, cos, sin []float32, inverse bool) {
-	switch level {
-	case avx512:
+	switch {
+	case level >= avx512:
 		rotateAVX512(&x[0], &cos[0], &sin[0], len(x)/(2*len(cos)), len(cos), sign(inverse))
-	case avx2:
+	case level >= avx2:
 		rotateAVX2(&x[0], &cos[0], &sin[0], len(x)/(2*len(cos)), len(cos), sign(inverse))
 	default:
 		rotateGeneric(x, cos, sin, inverse)
@@ -255,10 +261,10 @@ func sign(negative bool) float32 {
 }
 
 func adamW(w, g, m, v []float32, c *adamConstants) {
-	switch level {
-	case avx512:
+	switch {
+	case level >= avx512:
 		adamWAVX512(&w[0], &g[0], &m[0], &v[0], len(w), &c.gradScale)
-	case avx2:
+	case level >= avx2:
 		adamWAVX2(&w[0], &g[0], &m[0], &v[0], len(w), &c.gradScale)
 	default:
 		adamWGeneric(w, g, m, v, c)
@@ -266,10 +272,10 @@ func adamW(w, g, m, v []float32, c *adamConstants) {
 }
 
 func softmaxRows(p []float32, ld, rows, n0, step, width int, scale float32, stats []float32) {
-	switch level {
-	case avx512:
+	switch {
+	case level >= avx512:
 		softmaxRowsAVX512(&p[0], ld, rows, n0, step, width, scale, &stats[0])
-	case avx2:
+	case level >= avx2:
 		softmaxRowsAVX2(&p[0], ld, rows, n0, step, width, scale, &stats[0])
 	default:
 		softmaxRowsGeneric(p, ld, rows, n0, step, width, scale, stats)
@@ -277,10 +283,10 @@ func softmaxRows(p []float32, ld, rows, n0, step, width int, scale float32, stat
 }
 
 func softmaxBackwardRows(p, dp []float32, ld, rows, n0, width int, scale float32, stats []float32) {
-	switch level {
-	case avx512:
+	switch {
+	case level >= avx512:
 		softmaxBackwardRowsAVX512(&p[0], &dp[0], ld, rows, n0, width, scale, &stats[0])
-	case avx2:
+	case level >= avx2:
 		softmaxBackwardRowsAVX2(&p[0], &dp[0], ld, rows, n0, width, scale, &stats[0])
 	default:
 		softmaxBackwardRowsGeneric(p, dp, ld, rows, n0, width, scale, stats)
@@ -288,10 +294,10 @@ func softmaxBackwardRows(p, dp []float32, ld, rows, n0, width int, scale float32
 }
 
 func scaleRows(x []float32, ld, rows, n int, stats []float32) {
-	switch level {
-	case avx512:
+	switch {
+	case level >= avx512:
 		scaleRowsAVX512(&x[0], ld, rows, n, &stats[0])
-	case avx2:
+	case level >= avx2:
 		scaleRowsAVX2(&x[0], ld, rows, n, &stats[0])
 	default:
 		scaleRowsGeneric(x, ld, rows, n, stats)

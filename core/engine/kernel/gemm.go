@@ -25,7 +25,7 @@ import (
 // The order of the sum is the one above whatever the shape, the blocking and the threads: row i is the same bytes in
 // any batch, and the same from [Gemm], [GemmSerial] and [GemmPacked]. (The generic level rounds each product.)
 func Gemm(tA, tB bool, M, N, K int, a []float32, lda int, b []float32, ldb int, c []float32, ldc int, acc bool) {
-	if g := newGemm(tA, M, N, K, a, lda, c, ldc, acc); g != nil {
+	if g := newGemm(&float32s, tA, M, N, K, a, lda, c, ldc, acc); g != nil {
 		g.setB(tB, b, ldb)
 		g.do(true)
 	}
@@ -33,15 +33,16 @@ func Gemm(tA, tB bool, M, N, K int, a []float32, lda int, b []float32, ldb int, 
 
 // GemmSerial is [Gemm] in the calling goroutine alone: the same bytes, for use inside a task of [Parallel].
 func GemmSerial(tA, tB bool, M, N, K int, a []float32, lda int, b []float32, ldb int, c []float32, ldc int, acc bool) {
-	if g := newGemm(tA, M, N, K, a, lda, c, ldc, acc); g != nil {
+	if g := newGemm(&float32s, tA, M, N, K, a, lda, c, ldc, acc); g != nil {
 		g.setB(tB, b, ldb)
 		g.do(false)
 	}
 }
 
-// GemmPacked is [Gemm] with a B packed before: C (=|+=) A·Bᵀ, where A is M×K and B is N×K.
+// GemmPacked is [Gemm] with a B packed before: C (=|+=) A·Bᵀ, where A is M×K and B is N×K. If [PackBF16] packed B, it
+// is [GemmBF16]; if [PackQ8] did, see there.
 func GemmPacked(M int, a []float32, lda int, b *Packed, c []float32, ldc int, acc bool) {
-	if g := newGemm(false, M, b.n, b.k, a, lda, c, ldc, acc); g != nil {
+	if g := newGemm(b.format, false, M, b.n, b.k, a, lda, c, ldc, acc); g != nil {
 		g.packed = b.data
 		g.do(true)
 	}
@@ -49,13 +50,42 @@ func GemmPacked(M int, a []float32, lda int, b *Packed, c []float32, ldc int, ac
 
 const (
 	panel     = 32      // columns of a tile and of a packed panel, at every level
-	blockK    = 256     // a panel of so many k is 32 KiB: it stays in the L1 cache while rows pass by
+	blockK    = 256     // a panel of so many float32 along k is 32 KiB: it stays in the L1 cache while rows pass by
 	blockRows = 336     // rows of A that share a panel: 336·256 floats stay in the L2 cache
 	smallWork = 1 << 18 // multiplications that make threads worth their start
 )
 
+// format is how the numbers of a product are held for the tiles, which go along k in steps of one number or more.
+type format struct {
+	group        int  // numbers along k in a step
+	stepA, stepB int  // elements, the room of a float32, that a step takes in a row of A and in a panel of B
+	inPlace      bool // numbers are held as the caller does: they need no copy
+	tileRows     func() int
+	tile         func(m, n, steps int, a []float32, rs, ks int, b []float32, bs int, c []float32, ldc int, acc bool)
+	// What copies B to panels, for B stored N×K and K×N, and what copies A, stored M×K and K×M, to rows of ds elements.
+	packTransposed, packRows func(dst, src []float32, ld, n, kc int)
+	copyRows, copyColumns    func(dst []float32, ds int, src []float32, ld, rows, kc int)
+}
+
+var float32s = format{group: 1, stepA: 1, stepB: panel, inPlace: true, tileRows: tileRows, tile: tile,
+	packTransposed: packTransposed, packRows: packRows, copyRows: copyRows, copyColumns: copyColumns}
+
+// steps is the number of steps that k numbers take.
+func (f *format) steps(k int) int { return (k + f.group - 1) / f.group }
+
+func copyRows(dst []float32, ds int, src []float32, ld, rows, kc int) {
+	for i := range rows {
+		copy(dst[i*ds:i*ds+kc], src[i*ld:])
+	}
+}
+
+func copyColumns(dst []float32, ds int, src []float32, ld, rows, kc int) {
+	copyRows(dst, ds, src, ld, kc, rows)
+}
+
 // gemm is one product on its way. C is cut into a grid of tasks, rows × columns; K is never cut among tasks.
 type gemm struct {
+	*format
 	M, N, K int
 	a       []float32
 	rs, ks  int // A(i,k) = a[i*rs+k*ks]
@@ -76,7 +106,7 @@ var gemms struct {
 }
 
 // newGemm checks A and C. It returns nil if there is nothing left to do.
-func newGemm(tA bool, M, N, K int, a []float32, lda int, c []float32, ldc int, acc bool) *gemm {
+func newGemm(f *format, tA bool, M, N, K int, a []float32, lda int, c []float32, ldc int, acc bool) *gemm {
 	if M <= 0 || N <= 0 {
 		return nil
 	}
@@ -95,7 +125,7 @@ func newGemm(tA bool, M, N, K int, a []float32, lda int, c []float32, ldc int, a
 		g = new(gemm)
 	}
 	gemms.Unlock()
-	*g = gemm{M: M, N: N, K: K, a: a, rs: lda, ks: 1, c: c, ldc: ldc, acc: acc}
+	*g = gemm{format: f, M: M, N: N, K: K, a: a, rs: lda, ks: 1, c: c, ldc: ldc, acc: acc}
 	if tA {
 		fits("A", a, K, M, lda)
 		g.rs, g.ks = 1, lda
@@ -124,9 +154,9 @@ func fits(name string, x []float32, rows, cols, ld int) {
 // do cuts C into tasks, about four for each thread, and runs them. Columns are cut first: a panel of B that is packed
 // on the way then serves more rows.
 func (g *gemm) do(concurrent bool) {
-	g.rowPanels = (g.M + tileRows() - 1) / tileRows()
+	g.rowPanels = (g.M + g.tileRows() - 1) / g.tileRows()
 	g.colPanels = (g.N + panel - 1) / panel
-	g.rowsPerTask = min(g.rowPanels, blockRows/tileRows())
+	g.rowsPerTask = min(g.rowPanels, blockRows/g.tileRows())
 	g.colsPerTask = g.colPanels
 	if threads := runtime.GOMAXPROCS(0); concurrent && threads > 1 && g.M*g.N*g.K >= smallWork {
 		for g.tasks() < 4*threads {
@@ -165,19 +195,21 @@ func (g *gemm) run(t int) {
 	q0 := t % g.across * g.colsPerTask
 	q1 := min(q0+g.colsPerTask, g.colPanels)
 	r0, r1 := g.row(p0), g.row(p1)
-	inPlace := g.packed == nil && !g.tB && p1-p0 <= 2 // too few rows to pay for a copy
-	copyA := q1-q0 >= 4 && (g.rs%256 == 0 || g.ks%256 == 0)
+	inPlace := g.inPlace && g.packed == nil && !g.tB && p1-p0 <= 2 // too few rows to pay for a copy
+	copyA := !g.inPlace || q1-q0 >= 4 && (g.rs%256 == 0 || g.ks%256 == 0)
 	var s *scratch
 	if copyA || g.packed == nil && !inPlace {
 		s = borrow()
 		defer s.giveBack()
 	}
-	blocks := 1
-	if g.K > blockK*5/4 {
-		blocks = (g.K + blockK - 1) / blockK
+	all, most, blocks := g.steps(g.K), blockK*panel/g.stepB, 1
+	if all > most*5/4 {
+		blocks = (all + most - 1) / most
 	}
 	for z := range blocks {
-		k0, k1 := z*g.K/blocks, (z+1)*g.K/blocks
+		s0, s1 := z*all/blocks, (z+1)*all/blocks
+		steps := s1 - s0
+		k0, k1 := s0*g.group, min(s1*g.group, g.K)
 		kc := k1 - k0
 		a, rs, ks := g.a[r0*g.rs+k0*g.ks:], g.rs, g.ks
 		if copyA {
@@ -187,22 +219,22 @@ func (g *gemm) run(t int) {
 			n0 := q * panel
 			n := min(panel, g.N-n0)
 			var b []float32
-			bs := panel
+			bs := g.stepB
 			switch {
 			case g.packed != nil:
-				b = g.packed[(q*g.K+k0)*panel:]
+				b = g.packed[(q*all+s0)*bs:]
 			case inPlace:
 				b, bs = g.b[k0*g.ldb+n0:], g.ldb
 			case g.tB:
-				b = s.part(0, kc*panel)
-				packTransposed(b, g.b[n0*g.ldb+k0:], g.ldb, n, kc)
+				b = s.part(0, steps*bs)
+				g.packTransposed(b, g.b[n0*g.ldb+k0:], g.ldb, n, kc)
 			default:
-				b = s.part(0, kc*panel)
-				packRows(b, g.b[k0*g.ldb+n0:], g.ldb, n, kc)
+				b = s.part(0, steps*bs)
+				g.packRows(b, g.b[k0*g.ldb+n0:], g.ldb, n, kc)
 			}
 			for p := p0; p < p1; p++ {
 				i0, i1 := g.row(p), g.row(p+1)
-				tile(i1-i0, n, kc, a[(i0-r0)*rs:], rs, ks, b, bs, g.c[i0*g.ldc+n0:], g.ldc, g.acc || z > 0)
+				g.tile(i1-i0, n, steps, a[(i0-r0)*rs:], rs, ks, b, bs, g.c[i0*g.ldc+n0:], g.ldc, g.acc || z > 0)
 			}
 		}
 	}
@@ -211,18 +243,16 @@ func (g *gemm) run(t int) {
 // copyA copies a block of A into rows that do not begin on the same lines of the cache, as rows of a power of two
 // (in bytes) do.
 func (g *gemm) copyA(s *scratch, a []float32, rows, kc int) (to []float32, rs, ks int) {
+	steps := g.steps(kc)
 	if g.ks == 1 {
-		rs = (kc+15)&^15 + 16
+		ks = g.stepA
+		rs = (steps*ks+15)&^15 + 16
 		to = s.part(1, rows*rs)
-		for i := range rows {
-			copy(to[i*rs:i*rs+kc], a[i*g.rs:])
-		}
-		return to, rs, 1
+		g.copyRows(to, rs, a, g.rs, rows, kc)
+		return to, rs, ks
 	}
-	ks = (rows+15)&^15 + 16
-	to = s.part(1, kc*ks)
-	for k := range kc {
-		copy(to[k*ks:k*ks+rows], a[k*g.ks:])
-	}
+	ks = (rows+panel-1)&^(panel-1) + 16
+	to = s.part(1, steps*ks)
+	g.copyColumns(to, ks, a, g.ks, rows, kc)
 	return to, 1, ks
 }

@@ -1,6 +1,7 @@
 // Package kernel is arithmetic on slices: the Go loop that each function equals, and assembly.
 //
-// Everything is float32 and row-major. A matrix is a slice and a leading dimension (ld): element (i, j) is x[i*ld+j].
+// Everything is float32 and row-major; [GemmBF16] and [PackQ8] round the factors of products on the way. A matrix is a
+// slice and a leading dimension (ld): element (i, j) is x[i*ld+j].
 //
 // Two promises hold at a fixed level (see [Level]). The bytes of a result do not depend on the number of threads.
 // And a row's result does not depend on the rows computed with it: it is the same in a batch of one and of a thousand.
@@ -14,16 +15,20 @@ import (
 	"strings"
 )
 
-// instructions names a set of vector instructions, in the order in which they are preferred.
+// instructions names a set of vector instructions. Each has those before it, and the last that a CPU has is preferred.
 type instructions uint8
 
 const (
 	generic instructions = iota // Go loops
 	avx2                        // AVX2 and FMA, 8 lanes
 	avx512                      // AVX-512 F, BW, DQ and VL, 16 lanes
+	bf16                        // AVX-512 BF16: as avx512, but for products of bfloat16
+	vnni                        // AVX-512 VNNI: as bf16, but for products of int8
 )
 
-func (l instructions) String() string { return [...]string{"generic", "avx2", "avx512"}[l] }
+var levelNames = [...]string{"generic", "avx2", "avx512", "bf16", "vnni"}
+
+func (l instructions) String() string { return levelNames[l] }
 
 // level is what every kernel dispatches on; levelErr says why it is not what DNO_KERNEL asked for.
 var level, levelErr = choose(os.Getenv("DNO_KERNEL"), detect())
@@ -45,8 +50,9 @@ func choose(asked string, have []instructions) (instructions, error) {
 		asked, strings.Join(names, ", "))
 }
 
-// Level names the instructions in use: "generic", "avx2" or "avx512". It is the best that the CPU has, unless the
-// environment variable DNO_KERNEL names another. Results of different levels differ in the last bits.
+// Level names the instructions in use: "generic", "avx2", "avx512", "bf16" or "vnni". It is the best that the CPU has,
+// unless the environment variable DNO_KERNEL names another. Results of different levels differ in the last bits, but
+// for these: from "avx512" on everything that is float32 is the same bytes, and from "bf16" on that is bfloat16.
 func Level() string { return level.String() }
 
 // Levels names the levels that this build has on this CPU, "generic" first. The build tag purego leaves only that.

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"runtime"
@@ -8,10 +9,13 @@ import (
 	"testing"
 )
 
-// everyLevel runs a test at each level of this CPU.
+// everyLevel runs a test at each level of this CPU, and skips those it lacks by name.
 func everyLevel(t *testing.T, f func(t *testing.T)) {
-	for _, name := range Levels() {
+	for _, name := range levelNames {
 		t.Run(name, func(t *testing.T) {
+			if !slices.Contains(Levels(), name) {
+				t.Skip("this build on this CPU has no level " + name)
+			}
 			defer SetLevel(name)()
 			f(t)
 		})
@@ -115,5 +119,74 @@ func TestLevels(t *testing.T) {
 	}
 	if err := LevelError(); err != nil {
 		t.Fatalf("the tests run under a DNO_KERNEL that this CPU lacks: %v", err)
+	}
+}
+
+// The levels after avx512 are for products of other kinds: whatever is float32 is the same bytes.
+func TestFloat32IsTheSameFromAVX512On(t *testing.T) {
+	if !slices.Contains(Levels(), "avx512") {
+		t.Skip("this build on this CPU has no level avx512")
+	}
+	results := func() map[string][]float32 {
+		out := map[string][]float32{}
+		r := generator(1)
+		for mode := range 8 {
+			p := newProduct(r, mode&1 > 0, mode&2 > 0, mode&4 > 0, 50, 70, 301)
+			p.run(Gemm)
+			out[p.String()] = p.c
+		}
+		p := newProduct(r, false, true, false, 50, 70, 301)
+		p.run(kinds[0].packed)
+		out["GemmPacked"] = p.c
+
+		const rows, d = 40, 199 // many sums of many numbers: other orders show
+		fresh := func(name string, n int) []float32 { out[name] = normal(r, n); return out[name] }
+		x, y, z := normal(r, rows*d), normal(r, rows*d), normal(r, rows*d)
+		Exp(fresh("Exp", rows*d), x)
+		for i := range rows {
+			Softmax(fresh(fmt.Sprint("Softmax ", i), d))
+		}
+		Axpy(2, x, fresh("Axpy", rows*d))
+		Scale(2, fresh("Scale", d))
+		Add(fresh("Add", d), x[:d], y[:d])
+		for i := range rows {
+			a, b := x[i*d:(i+1)*d], y[i*d:(i+1)*d]
+			squares := SumSquares(a)
+			out["sums"] = append(out["sums"], LogSumExp(a), Dot(a, b), float32(squares), float32(squares-float64(float32(squares))))
+		}
+		SwiGLU(fresh("SwiGLU", rows*d), x, y)
+		SwiGLUBackward(fresh("dgate", rows*d), fresh("dup", rows*d), x, y, z)
+		m, v := fresh("m", d), fresh("v", d)
+		SwiGLU(v, v, v)
+		Exp(v, v) // above 0
+		AdamW(fresh("AdamW", d), x[:d], m, v, 1, 0.9, 0.9, 1, 0, 1, 1, 1)
+		rstd := fresh("rstd", rows)
+		RMSNorm(fresh("RMSNorm", rows*d), rstd, z, y[:d], rows, d, 1)
+		RMSNormBackward(fresh("dx", rows*d), fresh("dw", d), y, z, y[:d], rstd, rows, d, true)
+		Rope(fresh("Rope", 4*d), []int32{1, 0}, y[:2*d], z[:2*d], 1, 2*d, false)
+
+		c := newAttentionCase(r, 4, 2, 33, 40, 70)
+		T, D := c.cu[2], c.D
+		attended, probs := fresh("Attention", T*4*D), fresh("probs", AttentionScratch(c.cu, 4))
+		clear(probs)
+		Attention(attended, probs, c.q, c.k, c.v, c.cu, 4, 2, D, 0.1)
+		AttentionBackward(fresh("dq", T*4*D), fresh("dk", T*2*D), fresh("dv", T*2*D), attended, probs, c.q, c.k, c.v, c.cu, 4, 2, D, 0.1)
+		caches := NewCaches(1, T+1, 2, D)
+		caches[0].Add(c.k, c.v, T)
+		AttentionStep(fresh("AttentionStep", 4*D), c.q, c.k, c.v, []*Cache{&caches[0]}, 4, 0.1)
+		return out
+	}
+	restore := SetLevel("avx512")
+	want := results()
+	restore()
+	for _, level := range Levels() {
+		if slices.Index(Levels(), level) > slices.Index(Levels(), "avx512") {
+			t.Run(level, func(t *testing.T) {
+				defer SetLevel(level)()
+				for name, got := range results() {
+					same(t, name, got, want[name])
+				}
+			})
+		}
 	}
 }

@@ -68,3 +68,15 @@ func softmaxBackwardRows(p, dp []float32, ld, rows, n0, width int, scale float32
 func scaleRows(x []float32, ld, rows, n int, stats []float32) {
 	scaleRowsGeneric(x, ld, rows, n, stats)
 }
+
+func formatBF16() *format { return &rounded }
+
+func round(dst, src []float32) { roundGeneric(dst, src) }
+
+func tileRowsQ8() int { return 8 }
+
+func tileQ8(m, n, steps int, a []float32, rs, ks int, b []float32, bs int, c []float32, ldc int, acc bool) {
+	tileQ8Generic(m, n, steps, a, rs, ks, b, bs, c, ldc, acc)
+}
+
+func quantize(dst, x []float32) { quantizeGeneric(dst, x) }

@@ -1,8 +1,12 @@
 package kernel
 
+import "math"
+
 // Packed is a weight matrix laid out for [GemmPacked]: panels of 32 rows, transposed, [N/32][K][32], the last panel
-// filled up with zeros. The zero value is empty and ready for [Pack]. It may be read by many goroutines at a time.
+// filled up with zeros. The zero value is empty and ready for [Pack], [PackBF16] and [PackQ8]. It may be read by many
+// goroutines at a time.
 type Packed struct {
+	*format
 	n, k int
 	data []float32
 }
@@ -13,20 +17,41 @@ func (p *Packed) N() int { return p.n }
 // K is the number of columns of the packed matrix.
 func (p *Packed) K() int { return p.k }
 
+// Row writes to dst, of length K, the numbers that the products take for row i: the row that was packed, rounded.
+func (p *Packed) Row(i int, dst []float32) {
+	q, j := i/panel, i%panel
+	for k := range dst[:p.k] {
+		step, at := k/p.group, k%p.group
+		x := p.data[(q*p.steps(p.k)+step)*p.stepB:]
+		switch p.group {
+		case 1:
+			dst[k] = x[j]
+		case 2:
+			dst[k] = math.Float32frombits(math.Float32bits(x[j]) >> (16 * at) << 16)
+		case blockQ8:
+			u := math.Float32bits(x[at/perSlot*panel+j]) ^ 0x80808080
+			dst[k] = float32(int8(u>>(at%perSlot*8))) * scaleQ8(x, j)
+		}
+	}
+}
+
 // Pack fills p with b, stored N×K in rows of ldb (a weight matrix in y = x·Wᵀ). It reuses p's memory if that suffices.
-func Pack(p *Packed, b []float32, N, K, ldb int) {
-	panels := (N + panel - 1) / panel
+func Pack(p *Packed, b []float32, N, K, ldb int) { p.pack(&float32s, b, N, K, ldb) }
+
+func (p *Packed) pack(f *format, b []float32, N, K, ldb int) {
 	if N > 0 && K > 0 {
 		fits("B", b, N, K, ldb)
 	}
-	p.n, p.k = N, K
-	p.data = grow(p.data, panels*panel*K)
+	panels := (N + panel - 1) / panel
+	size := f.steps(K) * f.stepB
+	p.format, p.n, p.k = f, N, K
+	p.data = grow(p.data, panels*size)
 	if K == 0 {
 		return
 	}
 	one := func(q int) {
 		n0 := q * panel
-		packTransposed(p.data[q*K*panel:][:K*panel], b[n0*ldb:], ldb, min(panel, N-n0), K)
+		f.packTransposed(p.data[q*size:][:size], b[n0*ldb:], ldb, min(panel, N-n0), K)
 	}
 	inParallel(panels, N*K, one)
 }

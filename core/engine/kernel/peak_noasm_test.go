@@ -2,4 +2,4 @@
 
 package kernel
 
-var peak map[string]func(n int)
+var peaks map[string]map[string]peak

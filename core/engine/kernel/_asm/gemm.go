@@ -19,8 +19,12 @@ func (v isa) tiles() {
 }
 
 func (v isa) tile(m, vectors int) {
+	doc := "tileGeneric for m = %d with fused sums; strides are in bytes, n is at most %d."
+	if v.pairs {
+		doc = "tileGeneric for m = %d on pairs of bfloat16, which k counts; strides are in bytes, n is at most %d."
+	}
 	v.text(fmt.Sprintf("tile%dx%d", m, vectors*v.w), "func(k int, a *float32, rs, ks int, b *float32, bs int, c *float32, ldc, n, acc int)",
-		fmt.Sprintf("tileGeneric for m = %d with fused sums; strides are in bytes, n is at most %d.", m, vectors*v.w))
+		fmt.Sprintf(doc, m, vectors*v.w))
 	size := 4 * v.w
 	sum := func(i, j int) reg.VecPhysical { return v.r(2*i + j) }
 	bv := []reg.VecPhysical{v.r(2 * v.most()), v.r(2*v.most() + 1)}
@@ -31,9 +35,7 @@ func (v isa) tile(m, vectors int) {
 	if v.wide() {
 		MOVL(I32(-1), mask.As32())
 		BZHIL(n.As32(), mask.As32(), mask.As32())
-		KMOVW(mask.As32(), reg.K1)
-		SHRL(Imm(16), mask.As32())
-		KMOVW(mask.As32(), reg.K2)
+		columns(mask)
 	} else {
 		LEAQ(masks().Offset(4*32), mask)
 		SHLQ(Imm(2), n)
@@ -88,7 +90,11 @@ func (v isa) tile(m, vectors int) {
 		}
 		VBROADCASTSS(from, av[i%2])
 		for j := range vectors {
-			VFMADD231PS(bv[j], av[i%2], sum(i, j))
+			if v.pairs {
+				VDPBF16PS(bv[j], av[i%2], sum(i, j))
+			} else {
+				VFMADD231PS(bv[j], av[i%2], sum(i, j))
+			}
 		}
 		if i%3 == 2 || i == m-1 {
 			ADDQ(step, a[i/3])
@@ -119,6 +125,13 @@ func (v isa) tile(m, vectors int) {
 	done()
 }
 
+// columns makes the masks of two vectors, K1 and K2, from 32 bits, which it uses up.
+func columns(mask reg.GPVirtual) {
+	KMOVW(mask.As32(), reg.K1)
+	SHRL(Imm(16), mask.As32())
+	KMOVW(mask.As32(), reg.K2)
+}
+
 // most is the number of rows of the highest tile.
 func (v isa) most() int {
 	if v.wide() {
@@ -127,21 +140,32 @@ func (v isa) most() int {
 	return 6
 }
 
-// packTransposed works on blocks of w rows by w columns. Whole blocks are read as they are; at an edge, masks keep
-// the reads inside the matrix, and only the rows of dst that exist are written.
+// packTransposed works on blocks of w rows by w lanes. Whole blocks are read as they are; at an edge, masks keep the
+// reads inside the matrix, and only the rows of dst that exist are written.
 func (v isa) packTransposed() {
-	v.text("packTransposed", "func(dst, src *float32, ld, n, kc int)",
-		fmt.Sprintf("for k := range kc { for i := range %d { dst[k*32+i] = i < n ? src[i*ld+k] : 0 } }; ld is in bytes, n may be 0 or less.", v.w))
+	doc := "for k := range kc { for i := range %d { dst[k*32+i] = i < n ? src[i*ld+k] : 0 } }; ld is in bytes, n may be 0 or less."
+	each := 1 // numbers in a lane
+	if v.pairs {
+		doc = "for p := range (kc+1)/2 { for i := range %d { dst[p*32+i] = i < n ? pair(src[i*ld+2*p], src[i*ld+2*p+1]) : 0 } }, where the number after a row's last is 0; ld is in bytes, n may be 0 or less."
+		each = 2
+	}
+	v.text("packTransposed", "func(dst, src *float32, ld, n, kc int)", fmt.Sprintf(doc, v.w))
 	dst, src, ld, n, kc := arg("dst"), arg("src"), arg("ld"), arg("n"), arg("kc")
 	p := GP64()
 	Label("block")
 	CMPQ(n, Imm(uint64(v.w)))
 	JLT(LabelRef("edge"))
-	CMPQ(kc, Imm(uint64(v.w)))
+	CMPQ(kc, Imm(uint64(each*v.w)))
 	JLT(LabelRef("edge"))
 	MOVQ(src, p)
 	for i := range v.w {
-		VMOVUPS(Mem{Base: p}, v.r(i))
+		if v.pairs {
+			VMOVUPS(Mem{Base: p}, zs[16])
+			VMOVUPS(Mem{Base: p, Disp: 64}, zs[17])
+			VCVTNE2PS2BF16(zs[16], zs[17], zs[i])
+		} else {
+			VMOVUPS(Mem{Base: p}, v.r(i))
+		}
 		ADDQ(ld, p)
 	}
 	to := v.transposed()
@@ -149,19 +173,18 @@ func (v isa) packTransposed() {
 		VMOVUPS(v.r(to[i]), Mem{Base: dst, Disp: 128 * i})
 	}
 	ADDQ(U32(uint32(128*v.w)), dst)
-	ADDQ(Imm(uint64(4*v.w)), src)
-	SUBQ(Imm(uint64(v.w)), kc)
+	ADDQ(U32(uint32(4*each*v.w)), src)
+	SUBQ(Imm(uint64(each*v.w)), kc)
 	JNZ(LabelRef("block"))
 	JMP(LabelRef("end"))
 
 	Label("edge")
 	cols, none, use := GP64(), GP64(), GP64()
 	if v.wide() {
-		MOVQ(U32(0xffff), none)
-		MOVQ(none, cols)
-		CMPQ(kc, Imm(16))
+		MOVL(I32(-1), cols.As32())
+		CMPQ(kc, Imm(uint64(each*v.w)))
 		JGE(LabelRef("masked"))
-		BZHIQ(kc, none, cols)
+		BZHIQ(kc, cols, cols)
 		Label("masked")
 		XORQ(none, none)
 	} else {
@@ -180,10 +203,16 @@ func (v isa) packTransposed() {
 		MOVQ(cols, use)
 		CMPQ(n, Imm(uint64(i)))
 		CMOVQLE(none, use)
-		if v.wide() {
+		switch {
+		case v.pairs:
+			columns(use)
+			VMOVUPS_Z(Mem{Base: p}, reg.K1, zs[16])
+			VMOVUPS_Z(Mem{Base: p, Disp: 64}, reg.K2, zs[17])
+			VCVTNE2PS2BF16(zs[16], zs[17], zs[i])
+		case v.wide():
 			KMOVW(use.As32(), reg.K1)
 			VMOVUPS_Z(Mem{Base: p}, reg.K1, v.r(i))
-		} else {
+		default:
 			VMOVUPS(Mem{Base: use}, v.r(i))
 			VMASKMOVPS(Mem{Base: p}, v.r(i), v.r(i))
 		}
@@ -192,11 +221,11 @@ func (v isa) packTransposed() {
 	to = v.transposed()
 	for i := range v.w {
 		VMOVUPS(v.r(to[i]), Mem{Base: dst, Disp: 128 * i})
-		SUBQ(Imm(1), kc)
-		JZ(LabelRef("end"))
+		SUBQ(Imm(uint64(each)), kc)
+		JLE(LabelRef("end"))
 	}
 	ADDQ(U32(uint32(128*v.w)), dst)
-	ADDQ(Imm(uint64(4*v.w)), src)
+	ADDQ(U32(uint32(4*each*v.w)), src)
 	JMP(LabelRef("block"))
 	Label("end")
 	done()
@@ -253,9 +282,7 @@ func (v isa) packRows() {
 	if v.wide() {
 		MOVL(I32(-1), mask.As32())
 		BZHIL(n.As32(), mask.As32(), mask.As32())
-		KMOVW(mask.As32(), reg.K1)
-		SHRL(Imm(16), mask.As32())
-		KMOVW(mask.As32(), reg.K2)
+		columns(mask)
 	} else {
 		LEAQ(masks().Offset(4*32), mask)
 		SHLQ(Imm(2), n)

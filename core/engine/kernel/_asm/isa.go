@@ -13,8 +13,9 @@ import (
 // isa is what two instruction sets share, so that a kernel's body is written once. Vector registers are physical and
 // numbered by the kernel's author, 0 … 14; number 15 holds the tail's mask on AVX2. General registers are virtual.
 type isa struct {
-	name string
-	w    int // lanes
+	name  string
+	w     int  // lanes
+	pairs bool // a lane holds two bfloat16, neighbours along k
 }
 
 var (
@@ -38,10 +39,11 @@ var labels int
 func label(name string) string { labels++; return fmt.Sprintf("%s%d", name, labels) }
 
 // text begins a function whose doc, beside the declaration, is the loop that it equals.
-func (v isa) text(name, signature, doc string) {
+func (v isa) text(name, signature string, doc ...string) {
 	kept = map[uint32]reg.VecPhysical{}
 	TEXT(name+v.name, NOSPLIT, signature)
-	Doc(name+v.name+" is "+doc, "n and rows are at least 1.")
+	doc[0] = name + v.name + " is " + doc[0]
+	Doc(append(doc, "n and rows are at least 1.")...)
 	Pragma("noescape")
 }
 

@@ -10,7 +10,7 @@ import (
 func main() {
 	ConstraintExpr("!purego")
 	pause()
-	for _, v := range []isa{{"AVX2", 8}, {"AVX512", 16}} {
+	for _, v := range []isa{{name: "AVX2", w: 8}, {name: "AVX512", w: 16}} {
 		v.tiles()
 		v.packTransposed()
 		v.packRows()
@@ -31,7 +31,18 @@ func main() {
 		v.swiGLUBackward()
 		v.rotate()
 		v.adamW()
+		v.round()
 		v.peak()
 	}
+	v := isa{name: "BF16", w: 16, pairs: true}
+	v.tiles()
+	v.packTransposed()
+	v.pairRow()
+	v.pairRows()
+	v.peak()
+	v = isa{name: "VNNI", w: 16}
+	v.quantizedTiles()
+	v.quantize()
+	v.quantizedPeak()
 	Generate()
 }

@@ -318,7 +318,11 @@ func (v isa) peak() {
 	}
 	Label("loop")
 	for i := range 48 {
-		VFMADD231PS(v.r(13), v.r(12), v.r(i%12))
+		if v.pairs {
+			VDPBF16PS(v.r(13), v.r(12), v.r(i%12))
+		} else {
+			VFMADD231PS(v.r(13), v.r(12), v.r(i%12))
+		}
 	}
 	SUBQ(Imm(1), n)
 	JNZ(LabelRef("loop"))
