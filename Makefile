@@ -68,15 +68,16 @@ model: ## train a model like the embedded one: OUT=dir [SEED=n] [SLIPS=p]
 	rm -rf $(OUT).tmp && mkdir -p $(OUT).tmp
 	$(GO) run ./scripts/geometry/generate -model $(OUT).tmp/start -corpus $(OUT).tmp/corpus.jsonl -seed $(SEED) -slips $(SLIPS)
 	$(GO) run ./cmd/dno sft --model $(OUT).tmp/start --data $(OUT).tmp/corpus.jsonl --out $(OUT) \
-	  --steps 3000 --batch 64 --lr 3e-3 --warmup 50 --seed $(SEED) --bf16
+	  --steps 3000 --batch 64 --lr 3e-3 --warmup 50 --seed $(SEED) --precision float32 --bf16
 	rm -rf $(OUT).tmp
 
 embedded-model: ## train the embedded model anew (about 3 minutes on 2 cores)
 	$(MAKE) model OUT=scripts/geometry/files/model SEED=0
 	$(MAKE) pin-model MODEL=scripts/geometry/files/model
 
-# The same commands give other weights with another instruction set: each has its hash.
+# The same commands give other weights with another instruction set: each has its hash. In float32 the levels above
+# avx512 are avx512.
 pin-model: ## note the hash of MODEL for the instruction set in use (DNO_KERNEL forces one)
-	level=$$($(GO) run ./cmd/dno version --json | sed -n 's/.*"kernel": "\([a-z0-9]*\)".*/\1/p'); \
+	level=$$($(GO) run ./cmd/dno version --json | sed -n 's/.*"kernel": "\([a-z0-9]*\)".*/\1/p' | sed 's/bf16\|vnni/avx512/'); \
 	sum=$$(sha256sum $(MODEL)/model.safetensors | cut -d' ' -f1); pins=scripts/geometry/model.sha256; \
 	{ grep -v "^$$level " $$pins; echo "$$level $$sum"; } | sort > $$pins.new && mv $$pins.new $$pins

@@ -14,7 +14,7 @@ import (
 )
 
 func (a *app) evalCommand() *cobra.Command {
-	var prompts, oracle string
+	var prompts, oracle, precision string
 	var temperature float64
 	var tokens int
 	var seed uint64
@@ -31,7 +31,7 @@ says which completions are correct: accuracy at --temperature and at T=1, and le
 				model = args[0]
 			}
 			e := loop.Evaluate{Oracle: loop.Plugin{Name: oracle}, Temperature: temperature, MaxTokens: tokens}
-			return a.eval(c.Context(), model, prompts, seed, e)
+			return a.eval(c.Context(), model, precision, prompts, seed, e)
 		},
 	}
 	c.Flags().StringVar(&prompts, "prompts", embeddedModel+"/test.jsonl", "JSON lines with prompt and answer")
@@ -39,10 +39,11 @@ says which completions are correct: accuracy at --temperature and at T=1, and le
 	c.Flags().Float64Var(&temperature, "temperature", 0, "of the first accuracy; 0 is greedy")
 	c.Flags().IntVar(&tokens, "max-tokens", 128, "longest completion")
 	c.Flags().Uint64Var(&seed, "seed", 0, "of the draws")
+	precisionFlag(c, &precision)
 	return c
 }
 
-func (a *app) eval(ctx context.Context, model, file string, seed uint64, e loop.Evaluate) error {
+func (a *app) eval(ctx context.Context, model, precision, file string, seed uint64, e loop.Evaluate) error {
 	if err := checkKernel(); err != nil {
 		return err
 	}
@@ -59,6 +60,9 @@ func (a *app) eval(ctx context.Context, model, file string, seed uint64, e loop.
 	}
 	loaded, err := loadModel(model, ".")
 	if err != nil {
+		return err
+	}
+	if loaded, err = withPrecision(loaded, precision); err != nil {
 		return err
 	}
 	h, done, err := a.scratchHost(".")

@@ -12,7 +12,7 @@ import (
 )
 
 func (a *app) generateCommand() *cobra.Command {
-	var model string
+	var model, precision string
 	var n int
 	var seed uint64
 	o := sdk.GenerateOptions{}
@@ -23,7 +23,7 @@ func (a *app) generateCommand() *cobra.Command {
   dno generate --model runs/dno-1/iter-004/checkpoint "A box is 12 by 4 by 3 cm. Find its surface." --temperature 0`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			return a.generate(c.Context(), model, args[0], n, seed, o)
+			return a.generate(c.Context(), model, precision, args[0], n, seed, o)
 		},
 	}
 	c.Flags().StringVar(&model, "model", embeddedModel, "model directory or checkpoint")
@@ -35,11 +35,12 @@ func (a *app) generateCommand() *cobra.Command {
 	c.Flags().Float64Var(&o.MinP, "min-p", 0, "keep tokens at least this fraction of the most probable one's")
 	c.Flags().Float64Var(&o.RepetitionPenalty, "repetition-penalty", 1, "above 1 makes seen tokens less probable")
 	c.Flags().IntVar(&o.MaxTokens, "max-tokens", 128, "longest completion")
+	precisionFlag(c, &precision)
 	c.Flags().StringArrayVar(&o.Stop, "stop", nil, "text that ends a completion; may be repeated")
 	return c
 }
 
-func (a *app) generate(ctx context.Context, model, prompt string, n int, seed uint64, o sdk.GenerateOptions) error {
+func (a *app) generate(ctx context.Context, model, precision, prompt string, n int, seed uint64, o sdk.GenerateOptions) error {
 	if err := checkKernel(); err != nil {
 		return err
 	}
@@ -51,6 +52,9 @@ func (a *app) generate(ctx context.Context, model, prompt string, n int, seed ui
 	}
 	e, err := loadModel(model, ".")
 	if err != nil {
+		return err
+	}
+	if e, err = withPrecision(e, precision); err != nil {
 		return err
 	}
 	seeds := make([]uint64, n)

@@ -9,11 +9,13 @@ import (
 
 	"github.com/dno-project/dno/core/engine"
 	"github.com/dno-project/dno/core/engine/generate"
+	"github.com/dno-project/dno/core/engine/kernel"
 	"github.com/dno-project/dno/core/engine/model"
 	"github.com/dno-project/dno/core/engine/tokenizer"
 	"github.com/dno-project/dno/core/fsx"
 	"github.com/dno-project/dno/core/loop"
 	"github.com/dno-project/dno/sdk"
+	"github.com/spf13/cobra"
 )
 
 // policy fits the engine, which knows tokens, to the loop's Policy, which knows texts.
@@ -30,6 +32,21 @@ func loadModel(ref, from string) (*engine.Engine, error) {
 		return nil, modelError(ref, err)
 	}
 	return e, nil
+}
+
+// withPrecision makes an engine round the factors of its products as a setting or a flag says.
+func withPrecision(e *engine.Engine, name string) (*engine.Engine, error) {
+	p, err := kernel.ParsePrecision(name)
+	if err != nil {
+		return nil, sdk.Errorf(sdk.CodeUsage, "%w", err)
+	}
+	e.SetPrecision(p)
+	return e, nil
+}
+
+// precisionFlag adds --precision to a command.
+func precisionFlag(c *cobra.Command, value *string) {
+	c.Flags().StringVar(value, "precision", loop.DefaultPrecision, "of products: float32, bfloat16, or auto: bfloat16 where the CPU has instructions for it")
 }
 
 // modelError gives an engine's error on loading its code and its hint.

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/dno-project/dno/core/engine/kernel"
 	"github.com/dno-project/dno/core/loop"
 	"github.com/dno-project/dno/core/rundir"
 	"github.com/dno-project/dno/core/script"
@@ -223,13 +222,16 @@ func (a *app) prepare(s setup) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
+	if engine, err = withPrecision(engine, e.Precision); err != nil {
+		return nil, err
+	}
 	return &session{script: loaded, policy: &policy{engine}, prompts: prompts, dir: s.src.dir}, nil
 }
 
 // pins are what the run depends on, but for its plugins, which are not open yet.
 func (s *session) pins() (map[string]string, error) {
 	pins := map[string]string{
-		"kernel": kernel.Level(), "script": s.script.Hash(), "model": s.policy.Fingerprint(),
+		"kernel": s.policy.engine.Model().Precision().Level(), "script": s.script.Hash(), "model": s.policy.Fingerprint(),
 	}
 	if v := versionString(); v != unknownVersion { // which says nothing of the code
 		pins["version"] = v

@@ -24,6 +24,7 @@ import (
 // fineTuning are the settings of `dno sft`.
 type fineTuning struct {
 	model, data, out string
+	precision        string
 	steps, batch     int
 	warmup           int
 	lr, decay, clip  float64
@@ -53,6 +54,7 @@ The learning rate rises over the warm-up, then follows half a cosine to 0.`,
 	c.Flags().Float64Var(&f.decay, "weight-decay", 0.01, "AdamW's decoupled weight decay")
 	c.Flags().Float64Var(&f.clip, "clip", 1, "largest gradient norm")
 	c.Flags().Uint64Var(&f.seed, "seed", 0, "of fresh weights and of the order of the demonstrations")
+	precisionFlag(c, &f.precision)
 	c.Flags().BoolVar(&f.bf16, "bf16", false, "save weights rounded to bfloat16")
 	return c
 }
@@ -75,6 +77,9 @@ func (a *app) sft(ctx context.Context, f fineTuning) error {
 	}
 	e, err := openOrNew(f.model, f.seed)
 	if err != nil {
+		return err
+	}
+	if e, err = withPrecision(e, f.precision); err != nil {
 		return err
 	}
 	text, err := readRef(f.data, ".")

@@ -20,6 +20,7 @@ import (
 
 	"github.com/dno-project/dno/core/engine/generate"
 	"github.com/dno-project/dno/core/engine/graph"
+	"github.com/dno-project/dno/core/engine/kernel"
 	"github.com/dno-project/dno/core/engine/model"
 	"github.com/dno-project/dno/core/engine/tokenizer"
 	"github.com/dno-project/dno/core/engine/weights"
@@ -164,6 +165,15 @@ func (e *Engine) readSideFiles(fsys fs.FS) error {
 	e.eos = slices.Compact(e.eos)
 	e.generator = generate.New(e.model, e.eos, e.Decode)
 	return nil
+}
+
+// SetPrecision makes all products with weights round their factors as p says, from the next call on. A new engine's are
+// float32. Weights, gradients and the optimizer's state are float32 in any precision.
+func (e *Engine) SetPrecision(p kernel.Precision) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.model.SetPrecision(p)
+	e.score, e.train = nil, nil
 }
 
 // Model returns the model. Whoever changes its weights calls [model.Model.Changed] and makes no

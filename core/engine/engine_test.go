@@ -16,6 +16,7 @@ import (
 
 	"github.com/dno-project/dno/core/engine/generate"
 	"github.com/dno-project/dno/core/engine/graph"
+	"github.com/dno-project/dno/core/engine/kernel"
 	"github.com/dno-project/dno/core/engine/model"
 	"github.com/dno-project/dno/core/engine/tokenizer"
 )
@@ -162,10 +163,19 @@ func TestASmallerModelThanItsTokenizerIsRefused(t *testing.T) {
 }
 
 func TestStepSeesTheScoredLogProbs(t *testing.T) {
-	for name, rows := range map[string]int{"in one pass": 1 << 20, "in two phases": 200} {
+	for name, c := range map[string]struct {
+		rows      int
+		precision kernel.Precision
+	}{
+		"in one pass":             {1 << 20, kernel.Float32},
+		"in two phases":           {200, kernel.Float32},
+		"in bfloat16":             {1 << 20, kernel.BFloat16},
+		"in bfloat16, two phases": {200, kernel.BFloat16},
+	} {
 		t.Run(name, func(t *testing.T) {
 			e := fresh(t, true)
-			e.trainRows = rows
+			e.SetPrecision(c.precision)
+			e.trainRows = c.rows
 			seqs := draw(40)
 			want, err := e.LogProbs(ctx, seqs)
 			must(t, err)
@@ -229,19 +239,27 @@ func TestOnePassAndTwoPhasesAgree(t *testing.T) {
 func TestTrainingDoesNotDependOnThreads(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
 	var want string
-	for _, n := range []int{1, 2, 7} {
-		runtime.GOMAXPROCS(n)
-		e := fresh(t, false)
-		e.trainRows = 300
-		must(t, e.StartOptimizer(adam))
-		for range 2 {
-			_, err := e.Step(ctx, draw(40), 1e-3, coupled)
-			must(t, err)
+	for _, precision := range []kernel.Precision{kernel.Float32, kernel.BFloat16} {
+		last := want // of another precision
+		want = ""
+		for _, n := range []int{1, 2, 7} {
+			runtime.GOMAXPROCS(n)
+			e := fresh(t, false)
+			e.SetPrecision(precision)
+			e.trainRows = 300
+			must(t, e.StartOptimizer(adam))
+			for range 2 {
+				_, err := e.Step(ctx, draw(40), 1e-3, coupled)
+				must(t, err)
+			}
+			if got := e.Fingerprint(); want == "" {
+				want = got
+			} else if got != want {
+				t.Errorf("%v: with %d threads the weights are other bytes than with 1", precision, n)
+			}
 		}
-		if got := e.Fingerprint(); want == "" {
-			want = got
-		} else if got != want {
-			t.Errorf("with %d threads the weights are other bytes than with 1", n)
+		if want == last {
+			t.Error("the precision makes no difference")
 		}
 	}
 }
@@ -384,7 +402,14 @@ func TestTrainingLearns(t *testing.T) {
 // TestSharedPromptsChangeNothing: the log-probabilities are those of each sequence alone, to the bit, and the gradient
 // is that of sequences with prompts of their own.
 func TestSharedPromptsChangeNothing(t *testing.T) {
+	for precision, near := range map[kernel.Precision]float32{kernel.Float32: 1e-5, kernel.BFloat16: 0.02} {
+		t.Run(precision.String(), func(t *testing.T) { sharedPromptsChangeNothing(t, precision, near) })
+	}
+}
+
+func sharedPromptsChangeNothing(t *testing.T, precision kernel.Precision, near float32) {
 	e, seqs := fresh(t, true), draw(40)
+	e.SetPrecision(precision)
 	got, err := e.TokenLogProbs(ctx, seqs)
 	must(t, err)
 	for i := range seqs {
@@ -420,10 +445,42 @@ func TestSharedPromptsChangeNothing(t *testing.T) {
 		largest = max(largest, g, -g)
 	}
 	for i := range apart {
-		if d := together[i] - apart[i]; max(d, -d) > 1e-5*largest {
+		if d := together[i] - apart[i]; max(d, -d) > near*largest {
 			t.Fatalf("gradient %d is %v with shared prompts, %v without; the largest is %v", i, together[i], apart[i], largest)
 		}
 	}
+}
+
+// TestBFloat16FollowsFloat32: over 300 updates the loss in bfloat16 is within 2 % of the first one of that in float32.
+func TestBFloat16FollowsFloat32(t *testing.T) {
+	var curves [2][]float64
+	for precision := range curves {
+		e := fresh(t, true)
+		e.SetPrecision(kernel.Precision(precision))
+		must(t, e.StartOptimizer(adam))
+		seqs := draw(64)
+		for step := range 300 {
+			batch := seqs[step%4*16:][:16]
+			result, err := e.Step(ctx, batch, 1e-3, SFTLoss(lengths(batch)))
+			must(t, err)
+			curves[precision] = append(curves[precision], result.Loss)
+		}
+	}
+	first, last, worst := curves[0][0], curves[0][299], 0.0
+	for i, loss := range curves[0] {
+		worst = max(worst, math.Abs(loss-curves[1][i]))
+	}
+	if worst > 0.02*first || last > 0.9*first || worst == 0 {
+		t.Errorf("the loss goes from %v to %v nats a token, and differs by up to %v in bfloat16", first, last, worst)
+	}
+}
+
+func lengths(seqs []Sequence) []int {
+	var out []int
+	for _, s := range seqs {
+		out = append(out, len(s.Completion))
+	}
+	return out
 }
 
 func TestSplitCoversAllWithinTheLimit(t *testing.T) {

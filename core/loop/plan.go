@@ -80,6 +80,7 @@ type Experiment struct {
 	Files      Files  `json:"files"`
 	Seed       uint64 `json:"seed"`
 	Iterations int    `json:"iterations"`
+	Precision  string `json:"precision"` // of the policy's products: "auto", or a name that its engine knows
 	// CheckpointEvery is after how many steps of training a checkpoint is made; 0: at an iteration's end only.
 	CheckpointEvery int      `json:"checkpoint_every"`
 	Evaluate        Evaluate `json:"evaluate"`
@@ -114,6 +115,9 @@ func DefaultPlan() Plan {
 		AdamBeta1:  0.9, AdamBeta2: 0.95, AdamEpsilon: 1e-8,
 	}
 }
+
+// DefaultPrecision is what [Experiment.Precision] is where the script says nothing.
+const DefaultPrecision = "auto"
 
 // DefaultCheckpointEvery is what [Experiment.CheckpointEvery] is where the script says nothing.
 const DefaultCheckpointEvery = 20

@@ -36,6 +36,7 @@ var limits = map[string]limit{
 	"seed":               {max: 1 << 53},
 	"iterations":         {min: 1, max: 1000},
 	"checkpoint_every":   {max: math.MaxInt32},
+	"precision":          {oneOf: []string{loop.DefaultPrecision, "float32", "bfloat16"}},
 	"prompts.train":      {},
 	"prompts.validation": {},
 	"prompts.test":       {},

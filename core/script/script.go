@@ -131,7 +131,7 @@ func (s *Script) openLists() error {
 // read checks the table against the schema, applies the overrides and the defaults.
 func (s *Script) read(table *lua.LTable) error {
 	e := &s.experiment
-	e.Iterations, e.CheckpointEvery = defaultIterations, loop.DefaultCheckpointEvery
+	e.Iterations, e.CheckpointEvery, e.Precision = defaultIterations, loop.DefaultCheckpointEvery, loop.DefaultPrecision
 	e.Plan = loop.DefaultPlan()
 	d := decoder{code: sdk.CodeScript, at: s.box.where}
 	if err := d.experiment(table, e); err != nil {

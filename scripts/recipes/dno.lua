@@ -7,7 +7,6 @@
 -- Where the paper says what a default is (its experiments are Algorithm 2; see dno-prct):
 --   samples     5            the paper's K
 --   reference   "previous"   the policy at the iteration's start, as in both algorithms
---   epochs      1            at most one an iteration, as in the paper
 --   iterations  4            the paper has 3, and 6 with more data
 -- Where this differs:
 --   loss        soft labels sigmoid(c * (r1 - r2)); the paper derives them and trains with hard ones
@@ -15,6 +14,9 @@
 --                            the margin would grow to tens of nats before the loss lets go
 --   lr          1e-4         a small model, all weights; the paper has 5e-5
 --   batch_size  32           the paper has 64, over twelve times as many prompts
+--   batch_by, epochs  "prompt", 2   the paper passes over its pairs once. Batches that keep a prompt's pairs
+--                            together send each completion through the model once for all of them: two
+--                            passes cost less than one over pairs by themselves, and come as far
 --   sampler     temperature 1, all tokens: the win rates are then those of the policy itself; the
 --               paper draws at temperature 0.7 and top-p 0.95
 --   min_margin  0.3          of win rates in [0, 1]; the paper's is 1 or 2 points of a rubric of 6
@@ -39,8 +41,9 @@ return dno.experiment {
   loss = { "dno", beta = 1.0, c = 4.0 },
   reference = "previous",
   lr = 1e-4,
-  epochs = 1,
+  epochs = 2,
   batch_size = 32,
+  batch_by = "prompt",
 
   evaluate = { oracle = "verifier", temperature = 0 },
 }

@@ -21,17 +21,18 @@ func (p *packed) pack(m *model.Model) {
 	}
 	c := m.Config
 	width, ffn, qd, kd := c.Width, c.FFN, c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
+	pack := m.Precision().Pack
 	for i, l := range m.Layers {
 		to := &p.layers[i]
-		kernel.Pack(&to.q, l.Q.W, qd, width, width)
-		kernel.Pack(&to.k, l.K.W, kd, width, width)
-		kernel.Pack(&to.v, l.V.W, kd, width, width)
-		kernel.Pack(&to.o, l.O.W, width, qd, qd)
-		kernel.Pack(&to.gate, l.Gate.W, ffn, width, width)
-		kernel.Pack(&to.up, l.Up.W, ffn, width, width)
-		kernel.Pack(&to.down, l.Down.W, width, ffn, ffn)
+		pack(&to.q, l.Q.W, qd, width, width)
+		pack(&to.k, l.K.W, kd, width, width)
+		pack(&to.v, l.V.W, kd, width, width)
+		pack(&to.o, l.O.W, width, qd, qd)
+		pack(&to.gate, l.Gate.W, ffn, width, width)
+		pack(&to.up, l.Up.W, ffn, width, width)
+		pack(&to.down, l.Down.W, width, ffn, ffn)
 	}
-	kernel.Pack(&p.head, m.Head.W, c.Vocab, width, width)
+	pack(&p.head, m.Head.W, c.Vocab, width, width)
 }
 
 // A decoder runs rows of tokens through the model. It keeps the keys and values of what went before

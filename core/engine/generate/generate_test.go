@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/dno-project/dno/core/engine/graph"
+	"github.com/dno-project/dno/core/engine/kernel"
 	"github.com/dno-project/dno/core/engine/model"
 	"github.com/dno-project/dno/core/engine/weights"
 )
@@ -131,39 +132,46 @@ func TestLogProbsAreTheGraphs(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			m := small(t, change)
-			reqs := mixed(20, m.Config.Vocab)
-			o := DefaultOptions(70) // prompts of 27 tokens and more end at the 96 positions
-			o.Temperature = 0.8
-			results := draw(t, New(m, []int32{3}, nil), reqs, o)
-
-			score, err := m.Score()
-			if err != nil {
-				t.Fatal(err)
-			}
-			var batch graph.Batch
-			for i, r := range results {
-				batch.Add(reqs[i].Prompt, r.Tokens)
-			}
-			if err := score.Run(context.Background(), &batch); err != nil {
-				t.Fatal(err)
-			}
-			tokens, sums := score.TokenLogProbs(), score.LogProbs()
-			for i, r := range results {
-				for j, p := range r.TokenLogProbs {
-					if p != tokens[j] {
-						t.Errorf("request %d, token %d of %d: log-probability %v, the graph's %v", i, j, len(r.Tokens), p, tokens[j])
-					}
-				}
-				tokens = tokens[len(r.Tokens):]
-				if r.LogProb != sums[i] {
-					t.Errorf("request %d: log-probability %v, the graph's %v", i, r.LogProb, sums[i])
-				}
-			}
-			if len(tokens) > 0 {
-				t.Errorf("the graph scored %d tokens more", len(tokens))
+			for _, precision := range []kernel.Precision{kernel.Float32, kernel.BFloat16} {
+				m := small(t, change)
+				m.SetPrecision(precision)
+				logProbsAreTheGraphs(t, m)
 			}
 		})
+	}
+}
+
+func logProbsAreTheGraphs(t *testing.T, m *model.Model) {
+	reqs := mixed(20, m.Config.Vocab)
+	o := DefaultOptions(70) // prompts of 27 tokens and more end at the 96 positions
+	o.Temperature = 0.8
+	results := draw(t, New(m, []int32{3}, nil), reqs, o)
+
+	score, err := m.Score()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var batch graph.Batch
+	for i, r := range results {
+		batch.Add(reqs[i].Prompt, r.Tokens)
+	}
+	if err := score.Run(context.Background(), &batch); err != nil {
+		t.Fatal(err)
+	}
+	tokens, sums := score.TokenLogProbs(), score.LogProbs()
+	for i, r := range results {
+		for j, p := range r.TokenLogProbs {
+			if p != tokens[j] {
+				t.Errorf("request %d, token %d of %d: log-probability %v, the graph's %v", i, j, len(r.Tokens), p, tokens[j])
+			}
+		}
+		tokens = tokens[len(r.Tokens):]
+		if r.LogProb != sums[i] {
+			t.Errorf("request %d: log-probability %v, the graph's %v", i, r.LogProb, sums[i])
+		}
+	}
+	if len(tokens) > 0 {
+		t.Errorf("the graph scored %d tokens more", len(tokens))
 	}
 }
 

@@ -82,13 +82,13 @@ func (o *attentionOp) Do(in ...gorgonia.Value) (_ gorgonia.Value, err error) {
 		q, k, v, out := at.of(acts.q, qd), at.of(acts.k, kd), at.of(acts.v, kd), at.of(acts.out, qd)
 		h := take(&s.h, n*d.Width)
 		kernel.RMSNorm(h, at.of(acts.rstd, 1), b.of(x, d.Width), p.Norm.W, n, d.Width, d.Eps)
-		linear(q, h, p.Q, n, false)
-		linear(k, h, p.K, n, false)
-		linear(v, h, p.V, n, false)
+		d.linear(q, h, p.Q, n, false)
+		d.linear(k, h, p.K, n, false)
+		d.linear(v, h, p.V, n, false)
 		kernel.Rope(q, pos, cos, sin, d.Heads, d.HeadDim, false)
 		kernel.Rope(k, pos, cos, sin, d.KVHeads, d.HeadDim, false)
 		kernel.Attention(out, at.of(acts.probs, d.probs()), q, k, v, b.spans, d.Heads, d.KVHeads, d.HeadDim, d.scale())
-		linear(b.of(y, d.Width), out, p.O, n, true)
+		d.linear(b.of(y, d.Width), out, p.O, n, true)
 	}
 	return t, nil
 }
@@ -126,14 +126,14 @@ func (o *attentionBackward) Do(in ...gorgonia.Value) (_ gorgonia.Value, err erro
 		dq, dk, dv := take(&s.dq, n*qd), take(&s.dk, n*kd), take(&s.dv, n*kd)
 
 		kernel.RMSNorm(h, rstd, x, p.Norm.W, n, d.Width, d.Eps)
-		linearBackward(dout, p.O, dy, out, n, false)
+		d.linearBackward(dout, p.O, dy, out, n, false)
 		kernel.AttentionBackward(dq, dk, dv, dout, b.of(acts.probs, d.probs()), b.of(acts.q, qd), b.of(acts.k, kd), b.of(acts.v, kd),
 			b.spans, d.Heads, d.KVHeads, d.HeadDim, d.scale())
 		kernel.Rope(dq, pos, cos, sin, d.Heads, d.HeadDim, true)
 		kernel.Rope(dk, pos, cos, sin, d.KVHeads, d.HeadDim, true)
-		linearBackward(dh, p.Q, dq, h, n, false)
-		linearBackward(dh, p.K, dk, h, n, true)
-		linearBackward(dh, p.V, dv, h, n, true)
+		d.linearBackward(dh, p.Q, dq, h, n, false)
+		d.linearBackward(dh, p.K, dk, h, n, true)
+		d.linearBackward(dh, p.V, dv, h, n, true)
 		kernel.RMSNormBackward(dy, p.Norm.dW(), dh, x, p.Norm.W, rstd, n, d.Width, true)
 	}
 	return in[1], nil

@@ -16,6 +16,7 @@ import (
 	"sync"
 
 	"github.com/chewxy/hm"
+	"github.com/dno-project/dno/core/engine/kernel"
 	"gorgonia.org/gorgonia"
 	"gorgonia.org/tensor"
 )
@@ -25,6 +26,7 @@ type Dims struct {
 	Width, FFN              int // C, F
 	Heads, KVHeads, HeadDim int // H, G, D
 	Eps                     float32
+	Precision               kernel.Precision                         // of products with weights
 	Rope                    func(positions int) (cos, sin []float32) // tables of D/2 a position
 }
 

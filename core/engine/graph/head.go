@@ -39,7 +39,7 @@ func (o *headOp) chunk() int { return min(max((1<<20)/o.head.Shape[0], 64), 1024
 func (o *headOp) logits(lo, hi int) []float32 {
 	c, s := o.b.dims.Width, &o.run.shared
 	z := take(&s.logits, (hi-lo)*o.head.Shape[0])
-	linear(z, o.h[lo*c:hi*c], o.head, hi-lo, false)
+	o.b.dims.linear(z, o.h[lo*c:hi*c], o.head, hi-lo, false)
 	return z
 }
 
@@ -142,7 +142,7 @@ func (o *headBackward) Do(in ...gorgonia.Value) (_ gorgonia.Value, err error) {
 				row[b.Targets[t]] += float32(g[t])
 			}
 		})
-		linearBackward(drows[lo*c:hi*c], f.head, z, f.h[lo*c:hi*c], hi-lo, false)
+		f.b.dims.linearBackward(drows[lo*c:hi*c], f.head, z, f.h[lo*c:hi*c], hi-lo, false)
 	}
 	rows := gather(o.run, x, c)
 	kernel.RMSNormBackward(drows, f.norm.dW(), drows, rows, f.norm.W, f.rstd, scored, c, false)

@@ -1,9 +1,6 @@
 package graph
 
-import (
-	"github.com/dno-project/dno/core/engine/kernel"
-	"gorgonia.org/gorgonia"
-)
+import "gorgonia.org/gorgonia"
 
 // workspace is memory that all Ops of a graph use in turn. It only grows.
 type workspace struct {
@@ -26,17 +23,17 @@ func take(x *[]float32, n int) []float32 {
 }
 
 // linear is y (=|+=) x·Wᵀ over n rows, W being out×in.
-func linear(y, x []float32, w *Param, n int, acc bool) {
+func (d *Dims) linear(y, x []float32, w *Param, n int, acc bool) {
 	out, in := w.Shape[0], w.Shape[1]
-	kernel.Gemm(false, true, n, out, in, x, in, w.W, in, y, out, acc)
+	d.Precision.Gemm(false, true, n, out, in, x, in, w.W, in, y, out, acc)
 }
 
 // linearBackward is dx (=|+=) dy·W and, unless W is frozen, dW += dyᵀ·x.
-func linearBackward(dx []float32, w *Param, dy, x []float32, n int, acc bool) {
+func (d *Dims) linearBackward(dx []float32, w *Param, dy, x []float32, n int, acc bool) {
 	out, in := w.Shape[0], w.Shape[1]
-	kernel.Gemm(false, false, n, in, out, dy, out, w.W, in, dx, in, acc)
+	d.Precision.Gemm(false, false, n, in, out, dy, out, w.W, in, dx, in, acc)
 	if dw := w.dW(); dw != nil {
-		kernel.Gemm(true, false, out, in, n, dy, out, x, in, dw, in, true)
+		d.Precision.Gemm(true, false, out, in, n, dy, out, x, in, dw, in, true)
 	}
 }
 

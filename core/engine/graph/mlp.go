@@ -66,10 +66,10 @@ func (o *mlpOp) Do(in ...gorgonia.Value) (_ gorgonia.Value, err error) {
 		rstd, gate, up := at.of(acts.rstd, 1), at.of(acts.gate, d.FFN), at.of(acts.up, d.FFN)
 		h, a := take(&s.h, n*d.Width), take(&s.a, n*d.FFN)
 		kernel.RMSNorm(h, rstd, k.of(x, d.Width), p.Norm.W, n, d.Width, d.Eps)
-		linear(gate, h, p.Gate, n, false)
-		linear(up, h, p.Up, n, false)
+		d.linear(gate, h, p.Gate, n, false)
+		d.linear(up, h, p.Up, n, false)
 		kernel.SwiGLU(a, gate, up)
-		linear(k.of(y, d.Width), a, p.Down, n, true)
+		d.linear(k.of(y, d.Width), a, p.Down, n, true)
 	}
 	return t, nil
 }
@@ -106,10 +106,10 @@ func (o *mlpBackward) Do(in ...gorgonia.Value) (_ gorgonia.Value, err error) {
 
 		kernel.RMSNorm(h, rstd, x, p.Norm.W, n, d.Width, d.Eps)
 		kernel.SwiGLU(a, gate, up)
-		linearBackward(da, p.Down, dy, a, n, false)
+		d.linearBackward(da, p.Down, dy, a, n, false)
 		kernel.SwiGLUBackward(dgate, dup, da, gate, up)
-		linearBackward(dh, p.Gate, dgate, h, n, false)
-		linearBackward(dh, p.Up, dup, h, n, true)
+		d.linearBackward(dh, p.Gate, dgate, h, n, false)
+		d.linearBackward(dh, p.Up, dup, h, n, true)
 		kernel.RMSNormBackward(dy, p.Norm.dW(), dh, x, p.Norm.W, rstd, n, d.Width, true)
 	}
 	return in[1], nil

@@ -165,12 +165,12 @@ func TestFloat32IsTheSameFromAVX512On(t *testing.T) {
 		RMSNormBackward(fresh("dx", rows*d), fresh("dw", d), y, z, y[:d], rstd, rows, d, true)
 		Rope(fresh("Rope", 4*d), []int32{1, 0}, y[:2*d], z[:2*d], 1, 2*d, false)
 
-		c := newAttentionCase(r, 4, 2, 33, 40, 70)
-		T, D := c.cu[2], c.D
-		attended, probs := fresh("Attention", T*4*D), fresh("probs", AttentionScratch(c.cu, 4))
+		c := newAttentionCase(r, 4, 2, 33, 40, -70)
+		T, D := c.spans[1].To, c.D
+		attended, probs := fresh("Attention", T*4*D), fresh("probs", AttentionScratch(T, 4))
 		clear(probs)
-		Attention(attended, probs, c.q, c.k, c.v, c.cu, 4, 2, D, 0.1)
-		AttentionBackward(fresh("dq", T*4*D), fresh("dk", T*2*D), fresh("dv", T*2*D), attended, probs, c.q, c.k, c.v, c.cu, 4, 2, D, 0.1)
+		Attention(attended, probs, c.q, c.k, c.v, c.spans, 4, 2, D, 0.1)
+		AttentionBackward(fresh("dq", T*4*D), fresh("dk", T*2*D), fresh("dv", T*2*D), attended, probs, c.q, c.k, c.v, c.spans, 4, 2, D, 0.1)
 		caches := NewCaches(1, T+1, 2, D)
 		caches[0].Add(c.k, c.v, T)
 		AttentionStep(fresh("AttentionStep", 4*D), c.q, c.k, c.v, []*Cache{&caches[0]}, 4, 0.1)

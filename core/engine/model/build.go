@@ -12,7 +12,7 @@ func (m *Model) Train() (*graph.Train, error) { return m.wire().Train() }
 func (m *Model) wire() *graph.Builder {
 	c := m.Config
 	b := graph.NewBuilder(m.params, graph.Dims{Width: c.Width, FFN: c.FFN, Heads: c.Heads, KVHeads: c.KVHeads,
-		HeadDim: c.HeadDim, Eps: float32(c.NormEps), Rope: m.Rope})
+		HeadDim: c.HeadDim, Eps: float32(c.NormEps), Rope: m.Rope, Precision: m.precision})
 	x := b.Embed(m.Embed)
 	for _, l := range m.Layers {
 		x = b.Attention(x, graph.AttentionParams{Norm: l.AttnNorm, Q: l.Q, K: l.K, V: l.V, O: l.O})

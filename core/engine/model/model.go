@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 
 	"github.com/dno-project/dno/core/engine/graph"
+	"github.com/dno-project/dno/core/engine/kernel"
 	"github.com/dno-project/dno/core/engine/weights"
 )
 
@@ -24,6 +25,8 @@ type Model struct {
 	params  *graph.Params
 	rope    ropeTable
 	version uint64
+
+	precision kernel.Precision
 }
 
 // Layer is one decoder layer. A matrix is out×in, row-major: y = x·Wᵀ.
@@ -149,6 +152,16 @@ func (m *Model) Params() *graph.Params { return m.params }
 // Rope returns cosines and sines of the rotary positions, position-major, D/2 a position, for
 // at least n positions.
 func (m *Model) Rope(n int) (cos, sin []float32) { return m.rope.upTo(n) }
+
+// SetPrecision makes graphs that are built and weights that are packed from now on round factors as p says. A new model's
+// is float32.
+func (m *Model) SetPrecision(p kernel.Precision) {
+	m.precision = p
+	m.Changed()
+}
+
+// Precision is how the factors of products are rounded.
+func (m *Model) Precision() kernel.Precision { return m.precision }
 
 // Version counts the changes of the weights.
 func (m *Model) Version() uint64 { return m.version }

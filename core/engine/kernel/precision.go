@@ -1,0 +1,58 @@
+package kernel
+
+import "fmt"
+
+// Precision says how the factors of a product with weights are rounded. Sums and everything else are float32.
+type Precision uint8
+
+const (
+	Float32  Precision = iota // not at all
+	BFloat16                  // as in [GemmBF16]
+)
+
+var precisions = [...]string{"float32", "bfloat16"}
+
+func (p Precision) String() string { return precisions[p] }
+
+// ParsePrecision returns the precision of a name; "auto" is bfloat16 where the CPU has instructions for it, and float32
+// elsewhere.
+func ParsePrecision(name string) (Precision, error) {
+	if name == "auto" {
+		if level >= bf16 {
+			return BFloat16, nil
+		}
+		return Float32, nil
+	}
+	for p, known := range precisions {
+		if name == known {
+			return Precision(p), nil
+		}
+	}
+	return 0, fmt.Errorf("the precision is %q: want auto, float32 or bfloat16", name)
+}
+
+// Level names the first level whose results in this precision are the same bytes as those of [Level].
+func (p Precision) Level() string {
+	if p == BFloat16 {
+		return min(level, bf16).String()
+	}
+	return min(level, avx512).String()
+}
+
+// Gemm is [Gemm] or [GemmBF16].
+func (p Precision) Gemm(tA, tB bool, M, N, K int, a []float32, lda int, b []float32, ldb int, c []float32, ldc int, acc bool) {
+	if p == BFloat16 {
+		GemmBF16(tA, tB, M, N, K, a, lda, b, ldb, c, ldc, acc)
+		return
+	}
+	Gemm(tA, tB, M, N, K, a, lda, b, ldb, c, ldc, acc)
+}
+
+// Pack is [Pack] or [PackBF16].
+func (p Precision) Pack(to *Packed, b []float32, N, K, ldb int) {
+	if p == BFloat16 {
+		PackBF16(to, b, N, K, ldb)
+		return
+	}
+	Pack(to, b, N, K, ldb)
+}
