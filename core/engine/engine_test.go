@@ -157,10 +157,10 @@ func TestASmallerModelThanItsTokenizerIsRefused(t *testing.T) {
 }
 
 func TestStepSeesTheScoredLogProbs(t *testing.T) {
-	for name, rows := range map[string]int{"in one pass": 1 << 20, "in two phases": 200} {
+	for name, test := range map[string]struct{ rows, phases int }{"in one pass": {1 << 20, 1}, "in two phases": {200, 2}} {
 		t.Run(name, func(t *testing.T) {
 			e := fresh(t, true)
-			e.trainRows = rows
+			e.trainRows = test.rows
 			seqs := draw(40)
 			want, err := e.LogProbs(ctx, seqs)
 			must(t, err)
@@ -178,7 +178,7 @@ func TestStepSeesTheScoredLogProbs(t *testing.T) {
 			for _, s := range seqs {
 				tokens += len(s.Prompt) + len(s.Completion)
 			}
-			if calls != 1 || !slices.Equal(result.LogProbs, want) || result.Tokens != tokens || !(result.GradNorm > 0) {
+			if calls != 1 || !slices.Equal(result.LogProbs, want) || result.Tokens != tokens || result.Phases != test.phases || !(result.GradNorm > 0) {
 				t.Errorf("the loss was called %d times; the result is %+v", calls, result)
 			}
 			after, err := e.LogProbs(ctx, seqs)

@@ -25,6 +25,7 @@ type StepResult struct {
 	GradNorm float64   // of all gradients together, before clipping
 	LogProbs []float64 // of each sequence before the update, nats
 	Tokens   int       // of all sequences, prompts included
+	Phases   int       // 1, or 2; see [Engine.Step]
 }
 
 // OptimizerConfig holds AdamW's settings.
@@ -136,8 +137,10 @@ func (e *Engine) step(ctx context.Context, seqs []Sequence, lr float64, loss Tok
 	}
 	var err error
 	if parts := split(seqs, e.trainRows); len(parts) == 1 {
+		result.Phases = 1
 		err = e.onePass(ctx, seqs, loss, &result)
 	} else {
+		result.Phases = 2
 		err = e.twoPhases(ctx, seqs, parts, loss, &result)
 	}
 	if err != nil {

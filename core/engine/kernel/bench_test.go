@@ -10,18 +10,14 @@ import (
 // The benchmarks report GFLOP/s and the share of the peak, which is measured in the same run: absolute figures of a
 // shared machine mean little.
 
-// peakFlops measures the FMA peak of all threads in flop/s, the best of some short runs; 0 if there is no assembly.
+// peakFlops measures the peak of all threads in flop/s, the best of some short runs.
 func peakFlops(threads int) float64 {
-	f, lanes := peak[Level()], map[string]float64{"avx2": 8, "avx512": 16}[Level()]
-	if f == nil {
-		return 0
-	}
 	const rounds = 20000
 	best := 0.0
 	for range 20 {
-		start := time.Now()
-		Parallel(threads, func(int) { f(rounds) })
-		best = max(best, 2*48*lanes*rounds*float64(threads)/time.Since(start).Seconds())
+		flops, start := make([]float64, threads), time.Now()
+		Parallel(threads, func(i int) { flops[i] = Peak(rounds) })
+		best = max(best, flops[0]*float64(threads)/time.Since(start).Seconds())
 	}
 	return best
 }
@@ -35,9 +31,7 @@ func benchFlops(b *testing.B, flop float64, f func()) {
 	}
 	rate := flop * float64(b.N) / b.Elapsed().Seconds()
 	b.ReportMetric(rate/1e9, "GFLOP/s")
-	if top > 0 {
-		b.ReportMetric(100*rate/top, "%peak")
-	}
+	b.ReportMetric(100*rate/top, "%peak")
 	b.ReportMetric(0, "ns/op")
 	b.ReportMetric(b.Elapsed().Seconds()*1e6/float64(b.N), "µs/op")
 }

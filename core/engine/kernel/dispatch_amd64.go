@@ -297,3 +297,16 @@ func scaleRows(x []float32, ld, rows, n int, stats []float32) {
 		scaleRowsGeneric(x, ld, rows, n, stats)
 	}
 }
+
+// peak does n rounds and returns the operations of one: 48 vectors, multiplied and added.
+func peak(n int) int {
+	switch level {
+	case avx512:
+		peakAVX512(n)
+		return 48 * 16 * 2
+	case avx2:
+		peakAVX2(n)
+		return 48 * 8 * 2
+	}
+	return peakGeneric(n)
+}

@@ -117,3 +117,14 @@ func TestLevels(t *testing.T) {
 		t.Fatalf("the tests run under a DNO_KERNEL that this CPU lacks: %v", err)
 	}
 }
+
+func TestPeakCountsWhatItDoes(t *testing.T) {
+	everyLevel(t, func(t *testing.T) {
+		lanes := map[string]float64{"generic": 12, "avx2": 48 * 8, "avx512": 48 * 16}[Level()]
+		for n, want := range map[int]float64{-1: 0, 0: 0, 1: 2 * lanes, 1000: 2000 * lanes} {
+			if got := Peak(n); got != want {
+				t.Errorf("%d rounds are %v operations, want %v", n, got, want)
+			}
+		}
+	})
+}

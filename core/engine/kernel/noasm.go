@@ -68,3 +68,5 @@ func softmaxBackwardRows(p, dp []float32, ld, rows, n0, width int, scale float32
 func scaleRows(x []float32, ld, rows, n int, stats []float32) {
 	scaleRowsGeneric(x, ld, rows, n, stats)
 }
+
+func peak(n int) int { return peakGeneric(n) }
