@@ -52,11 +52,8 @@ Let nothing else run meanwhile.`,
   dno bench --only iteration --script my.lua --json`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			for flag, part := range map[string]string{"model": "model", "script": "iteration"} {
-				if c.Flags().Changed(flag) && !o.wants(part) {
-					return sdk.Errorf(sdk.CodeUsage, "bench: --%s is of the part %s, which --only leaves out", flag, part).
-						WithHint("add it: --only %s", strings.Join(append(o.only, part), ","))
-				}
+			if err := o.check(c.Flags().Changed); err != nil {
+				return err
 			}
 			return a.bench(c.Context(), o)
 		},
@@ -70,9 +67,6 @@ Let nothing else run meanwhile.`,
 
 func (a *app) bench(ctx context.Context, o benchOptions) error {
 	if err := checkKernel(); err != nil {
-		return err
-	}
-	if err := o.check(); err != nil {
 		return err
 	}
 	var e *engine.Engine
@@ -122,8 +116,8 @@ func (a *app) bench(ctx context.Context, o benchOptions) error {
 	return bench.Write(a.stdout, r)
 }
 
-// check refuses a wrong command line.
-func (o benchOptions) check() error {
+// check refuses a wrong command line; given says whether it has a flag.
+func (o benchOptions) check(given func(flag string) bool) error {
 	if len(o.only) == 0 {
 		return sdk.Errorf(sdk.CodeUsage, "bench: --only names no part").WithHint("parts are: %s", strings.Join(benchParts, ", "))
 	}
@@ -134,6 +128,12 @@ func (o benchOptions) check() error {
 				err = sdk.Errorf(sdk.CodeUsage, "bench: there is no part %q; did you mean %q?", part, near)
 			}
 			return err.WithHint("parts are: %s", strings.Join(benchParts, ", "))
+		}
+	}
+	for _, flag := range []struct{ name, part string }{{"model", "model"}, {"script", "iteration"}} {
+		if given(flag.name) && !o.wants(flag.part) {
+			return sdk.Errorf(sdk.CodeUsage, "bench: --%s is of the part %s, which --only leaves out", flag.name, flag.part).
+				WithHint("add it: --only %s,%s", strings.Join(o.only, ","), flag.part)
 		}
 	}
 	if !(o.seconds > 0) || math.IsInf(o.seconds, 0) {
