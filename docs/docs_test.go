@@ -19,6 +19,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dno-project/dno/core/bench"
 	"github.com/dno-project/dno/core/loop"
 	"github.com/dno-project/dno/core/report"
 	"github.com/dno-project/dno/core/script"
@@ -241,29 +242,38 @@ func TestSettingsPageIsComplete(t *testing.T) {
 	}
 }
 
-// report.md names every key of the report.
-func TestReportPageIsComplete(t *testing.T) {
-	page, err := os.ReadFile("reference/report.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var keys func(reflect.Type)
-	keys = func(typ reflect.Type) {
-		for i := range typ.NumField() {
-			f := typ.Field(i)
-			if f.Anonymous {
-				keys(f.Type)
-				continue
-			}
-			key, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-			base := strings.TrimSuffix(strings.TrimSuffix(key, "_low"), "_high")
-			if !strings.Contains(string(page), "`"+base) {
-				t.Errorf("report.md does not name %q", key)
+// report.md names every key of the report, and bench.md every key of `dno bench --json`.
+func TestPagesOfKeysAreComplete(t *testing.T) {
+	for name, types := range map[string][]reflect.Type{
+		"reference/report.md": {reflect.TypeFor[report.Report](), reflect.TypeFor[report.Iteration](), reflect.TypeFor[report.Pairs]()},
+		"reference/bench.md": {reflect.TypeFor[bench.Result](), reflect.TypeFor[bench.Machine](), reflect.TypeFor[bench.Kernel](),
+			reflect.TypeFor[bench.Model](), reflect.TypeFor[bench.Speed](), reflect.TypeFor[bench.Iteration]()},
+	} {
+		page, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var keys func(reflect.Type)
+		keys = func(typ reflect.Type) {
+			for i := range typ.NumField() {
+				f := typ.Field(i)
+				if f.Anonymous {
+					keys(f.Type)
+					continue
+				}
+				key, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+				base := key
+				for _, suffix := range []string{"_low", "_high", "_median", "_one_thread"} {
+					base = strings.TrimSuffix(base, suffix)
+				}
+				if !strings.Contains(string(page), "`"+base) {
+					t.Errorf("%s does not name %q", name, key)
+				}
 			}
 		}
-	}
-	for _, typ := range []reflect.Type{reflect.TypeFor[report.Report](), reflect.TypeFor[report.Iteration](), reflect.TypeFor[report.Pairs]()} {
-		keys(typ)
+		for _, typ := range types {
+			keys(typ)
+		}
 	}
 }
 

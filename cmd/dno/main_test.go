@@ -59,7 +59,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"fails": cmdFails, "signal": cmdSignal, "json": cmdJSON, "lock": cmdLock,
 			"flip": cmdFlip, "cut": cmdCut, "embedded": cmdEmbedded, "same": cmdSame,
-			"thirdparty": cmdThirdParty,
+			"thirdparty": cmdThirdParty, "positive": cmdPositive,
 		},
 	})
 }
@@ -215,6 +215,43 @@ func oneObject(text string) (map[string]any, error) {
 		return nil, fmt.Errorf("something follows the JSON object in %q", text)
 	}
 	return object, nil
+}
+
+// positive PATHS...: the last command's standard output is one JSON object with a number above 0 under
+// each dotted path, in each element of the lists on the way.
+func cmdPositive(ts *testscript.TestScript, neg bool, args []string) {
+	if neg {
+		ts.Fatalf("usage: positive PATHS...")
+	}
+	object, err := oneObject(ts.ReadFile("stdout"))
+	ts.Check(err)
+	for _, path := range args {
+		ts.Check(positive(object, path, strings.Split(path, ".")))
+	}
+}
+
+func positive(value any, path string, keys []string) error {
+	switch v := value.(type) {
+	case []any:
+		if len(v) == 0 {
+			return fmt.Errorf("a list on the way to %s is empty", path)
+		}
+		for _, element := range v {
+			if err := positive(element, path, keys); err != nil {
+				return err
+			}
+		}
+		return nil
+	case map[string]any:
+		if len(keys) > 0 {
+			return positive(v[keys[0]], path, keys[1:])
+		}
+	case float64:
+		if len(keys) == 0 && v > 0 {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s is %v, want a number above 0", path, value)
 }
 
 // lock DIR: a run directory's lock is held until the script ends.

@@ -85,18 +85,27 @@ type setup struct {
 	reuse []string
 }
 
-// start makes the run directory and executes the run. All that can be wrong with the input is found
-// before the directory is made.
+// start makes the run directory and executes the run.
 func (a *app) start(ctx context.Context, s setup) error {
 	if err := checkKernel(); err != nil {
 		return err
 	}
-	session, err := a.prepare(s)
+	session, run, err := a.create(ctx, s)
 	if err != nil {
 		return err
 	}
+	defer run.Close()
+	return a.execute(ctx, session, run)
+}
+
+// create makes a run directory. All that can be wrong with the input is found before.
+func (a *app) create(ctx context.Context, s setup) (*session, *rundir.Run, error) {
+	session, err := a.prepare(s)
+	if err != nil {
+		return nil, nil, err
+	}
 	if err := a.try(ctx, session); err != nil {
-		return err
+		return nil, nil, err
 	}
 	dir := s.dir
 	if dir == "" {
@@ -104,20 +113,20 @@ func (a *app) start(ctx context.Context, s setup) error {
 	}
 	scriptDir, err := filepath.Abs(s.src.dir)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	for i, other := range s.reuse {
 		if !rundir.Exists(other) {
-			return sdk.Errorf(sdk.CodeUsage, "reuse the judgments of %s: there is no run in it", other)
+			return nil, nil, sdk.Errorf(sdk.CodeUsage, "reuse the judgments of %s: there is no run in it", other)
 		}
 		if s.reuse[i], err = filepath.Abs(other); err != nil {
-			return err
+			return nil, nil, err
 		}
 	}
 	e := session.script.Experiment()
 	pins, err := session.pins()
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	run, err := rundir.Create(dir, rundir.Header{
 		Script: s.src.name, ScriptDir: scriptDir,
@@ -125,11 +134,7 @@ func (a *app) start(ctx context.Context, s setup) error {
 		Seed:  e.Seed, Settings: s.sets, Model: e.Model, Iterations: e.Iterations, Reuse: s.reuse,
 		Started: time.Now().Format(time.RFC3339),
 	}, s.src.text, pins)
-	if err != nil {
-		return err
-	}
-	defer run.Close()
-	return a.execute(ctx, session, run)
+	return session, run, err
 }
 
 // try asks for the first iteration's plan, selects its prompts, and opens and configures every plugin

@@ -163,19 +163,19 @@ func TestASmallerModelThanItsTokenizerIsRefused(t *testing.T) {
 }
 
 func TestStepSeesTheScoredLogProbs(t *testing.T) {
-	for name, c := range map[string]struct {
-		rows      int
-		precision kernel.Precision
+	for name, test := range map[string]struct {
+		rows, phases int
+		precision    kernel.Precision
 	}{
-		"in one pass":             {1 << 20, kernel.Float32},
-		"in two phases":           {200, kernel.Float32},
-		"in bfloat16":             {1 << 20, kernel.BFloat16},
-		"in bfloat16, two phases": {200, kernel.BFloat16},
+		"in one pass":             {1 << 20, 1, kernel.Float32},
+		"in two phases":           {200, 2, kernel.Float32},
+		"in bfloat16":             {1 << 20, 1, kernel.BFloat16},
+		"in bfloat16, two phases": {200, 2, kernel.BFloat16},
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := fresh(t, true)
-			e.SetPrecision(c.precision)
-			e.trainRows = c.rows
+			e.SetPrecision(test.precision)
+			e.trainRows = test.rows
 			seqs := draw(40)
 			want, err := e.LogProbs(ctx, seqs)
 			must(t, err)
@@ -193,7 +193,7 @@ func TestStepSeesTheScoredLogProbs(t *testing.T) {
 			for _, s := range seqs {
 				tokens += len(s.Prompt) + len(s.Completion)
 			}
-			if calls != 1 || !slices.Equal(result.LogProbs, want) || result.Tokens != tokens || !(result.GradNorm > 0) {
+			if calls != 1 || !slices.Equal(result.LogProbs, want) || result.Tokens != tokens || result.Phases != test.phases || !(result.GradNorm > 0) {
 				t.Errorf("the loss was called %d times; the result is %+v", calls, result)
 			}
 			after, err := e.LogProbs(ctx, seqs)

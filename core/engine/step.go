@@ -25,6 +25,7 @@ type StepResult struct {
 	GradNorm float64   // of all gradients together, before clipping
 	LogProbs []float64 // of each sequence before the update, nats
 	Tokens   int       // of all sequences, prompts included
+	Phases   int       // 1, or 2; see [Engine.Step]
 }
 
 // OptimizerConfig holds AdamW's settings.
@@ -137,8 +138,10 @@ func (e *Engine) step(ctx context.Context, seqs []Sequence, lr float64, loss Tok
 	var err error
 	order := arrange(seqs)
 	if parts := split(seqs, order, e.trainRows); len(parts) == 1 {
+		result.Phases = 1
 		err = e.onePass(ctx, seqs, order, loss, &result)
 	} else {
+		result.Phases = 2
 		err = e.twoPhases(ctx, seqs, order, parts, loss, &result)
 	}
 	if err != nil {

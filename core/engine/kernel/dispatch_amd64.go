@@ -303,3 +303,19 @@ func scaleRows(x []float32, ld, rows, n int, stats []float32) {
 		scaleRowsGeneric(x, ld, rows, n, stats)
 	}
 }
+
+// peak does n rounds and returns the operations of one: 48 vectors, multiplied and added.
+func peak(p Precision, n int) int {
+	switch {
+	case level >= bf16 && p == BFloat16:
+		peakBF16(n)
+		return 48 * 16 * 4
+	case level >= avx512:
+		peakAVX512(n)
+		return 48 * 16 * 2
+	case level == avx2:
+		peakAVX2(n)
+		return 48 * 8 * 2
+	}
+	return peakGeneric(n)
+}

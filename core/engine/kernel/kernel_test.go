@@ -190,3 +190,20 @@ func TestFloat32IsTheSameFromAVX512On(t *testing.T) {
 		}
 	}
 }
+
+func TestPeakCountsWhatItDoes(t *testing.T) {
+	everyLevel(t, func(t *testing.T) {
+		float := map[string]float64{"generic": 12, "avx2": 48 * 8, "avx512": 48 * 16, "bf16": 48 * 16, "vnni": 48 * 16}[Level()]
+		lanes := map[Precision]float64{Float32: float, BFloat16: float}
+		if level >= bf16 {
+			lanes[BFloat16] *= 2
+		}
+		for p, lanes := range lanes {
+			for n, want := range map[int]float64{-1: 0, 0: 0, 1: 2 * lanes, 1000: 2000 * lanes} {
+				if got := Peak(p, n); got != want {
+					t.Errorf("%d rounds of %v are %v operations, want %v", n, p, got, want)
+				}
+			}
+		}
+	})
+}

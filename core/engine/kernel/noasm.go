@@ -79,4 +79,5 @@ func tileQ8(m, n, steps int, a []float32, rs, ks int, b []float32, bs int, c []f
 	tileQ8Generic(m, n, steps, a, rs, ks, b, bs, c, ldc, acc)
 }
 
-func quantize(dst, x []float32) { quantizeGeneric(dst, x) }
+func quantize(dst, x []float32)   { quantizeGeneric(dst, x) }
+func peak(_ Precision, n int) int { return peakGeneric(n) }

@@ -2,9 +2,11 @@
 
 package kernel
 
-// peaks are, by kind and level, loops of 48 vector FMAs that measure what the core can do, and the operations of one.
-var peaks = map[string]map[string]peak{
-	"float32":  {"avx2": {peakAVX2, 16}, "avx512": {peakAVX512, 32}, "bf16": {peakAVX512, 32}, "vnni": {peakAVX512, 32}},
-	"bfloat16": {"avx2": {peakAVX2, 16}, "avx512": {peakAVX512, 32}, "bf16": {peakBF16, 64}, "vnni": {peakBF16, 64}},
-	"int8":     {"vnni": {peakVNNI, 128}},
+// peakInt8 is Peak for products of int8.
+func peakInt8(n int) float64 {
+	if level < vnni {
+		return 0
+	}
+	peakVNNI(n)
+	return 48 * 128 * float64(n)
 }

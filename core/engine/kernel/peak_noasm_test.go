@@ -2,4 +2,4 @@
 
 package kernel
 
-var peaks map[string]map[string]peak
+func peakInt8(int) float64 { return 0 }
