@@ -12,7 +12,7 @@ import (
 
 // peakFlops measures the FMA peak of all threads in flop/s, the best of some short runs; 0 if there is no assembly.
 func peakFlops(threads int) float64 {
-	f, lanes := peak[Level()], map[string]float64{"avx2": 8, "avx512": 16}[Level()]
+	f, lanes := peak[Level()], map[string]float64{"avx2": 8, "avx512": 16, "neon": 4}[Level()]
 	if f == nil {
 		return 0
 	}

@@ -137,7 +137,7 @@ func TestGemmOfEverySmallShape(t *testing.T) {
 	everyLevel(t, func(t *testing.T) {
 		r := generator(2)
 		for M := 1; M <= 15; M++ {
-			for _, N := range []int{1, 7, 8, 9, 15, 16, 17, 24, 31, 32, 33} {
+			for _, N := range []int{1, 2, 3, 4, 5, 7, 8, 9, 12, 15, 16, 17, 19, 20, 24, 31, 32, 33} {
 				for _, K := range []int{1, 2, 7, 8, 9, 15, 16, 17, 33} {
 					newProduct(r, r.IntN(2) > 0, r.IntN(2) > 0, r.IntN(2) > 0, M, N, K).verify(t, GemmSerial)
 					newProduct(r, false, true, false, M, N, K).verify(t, packedGemm)

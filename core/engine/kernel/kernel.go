@@ -8,6 +8,9 @@
 // A slice that is too short for the shape panics, as an index out of range does.
 package kernel
 
+//go:generate go -C _asm run . -out ../asm_amd64.s -stubs ../asm_amd64.go -pkg kernel
+//go:generate go -C _neon run . -out ../neon_arm64.s -stubs ../neon_arm64.go
+
 import (
 	"fmt"
 	"os"
@@ -21,9 +24,10 @@ const (
 	generic instructions = iota // Go loops
 	avx2                        // AVX2 and FMA, 8 lanes
 	avx512                      // AVX-512 F, BW, DQ and VL, 16 lanes
+	neon                        // Advanced SIMD, which every arm64 has, 4 lanes
 )
 
-func (l instructions) String() string { return [...]string{"generic", "avx2", "avx512"}[l] }
+func (l instructions) String() string { return [...]string{"generic", "avx2", "avx512", "neon"}[l] }
 
 // level is what every kernel dispatches on; levelErr says why it is not what DNO_KERNEL asked for.
 var level, levelErr = choose(os.Getenv("DNO_KERNEL"), detect())
@@ -45,8 +49,8 @@ func choose(asked string, have []instructions) (instructions, error) {
 		asked, strings.Join(names, ", "))
 }
 
-// Level names the instructions in use: "generic", "avx2" or "avx512". It is the best that the CPU has, unless the
-// environment variable DNO_KERNEL names another. Results of different levels differ in the last bits.
+// Level names the instructions in use: "generic", "avx2", "avx512" or "neon". It is the best that the CPU has, unless
+// the environment variable DNO_KERNEL names another. Results of different levels differ in the last bits.
 func Level() string { return level.String() }
 
 // Levels names the levels that this build has on this CPU, "generic" first. The build tag purego leaves only that.

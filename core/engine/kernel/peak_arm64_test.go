@@ -1,0 +1,5 @@
+//go:build !purego
+
+package kernel
+
+var peak = map[string]func(n int){"neon": peakNEON}
