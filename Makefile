@@ -36,7 +36,7 @@ cross: ## other systems and the pure Go kernels compile
 purego: ## the engine's tests on the pure Go kernels
 	$(GO) test -tags purego ./core/engine/...
 
-# Emulation is slow: the kernels' tests and, of the rest of the engine, the golden values.
+# Emulation is slow: the kernels' tests and, of the rest of the engine, the golden values. Some 90 s of CPU time.
 ARM64 = CGO_ENABLED=0 GOOS=linux GOARCH=arm64 $(GO)
 arm64: ## the arm64 kernels, under emulation (needs qemu-aarch64: apt-get install qemu-user)
 	$(GO) -C core/engine/kernel/_neon test ./...
