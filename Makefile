@@ -4,10 +4,10 @@ GO ?= go
 # Pinned: the tools are no dependencies of the module.
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: help test race check fmt vet lint cross purego faults fuzz bench proto kernels embedded-prompts model embedded-model pin-model
+.PHONY: help test race check fmt vet lint cross purego arm64 faults fuzz bench proto kernels embedded-prompts model embedded-model pin-model
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
 
 test: ## the tests
 	$(GO) test ./...
@@ -30,10 +30,19 @@ cross: ## other systems and the pure Go kernels compile
 	CGO_ENABLED=0 GOOS=darwin GOARCH=arm64 $(GO) build ./...
 	CGO_ENABLED=0 GOOS=windows GOARCH=amd64 $(GO) build ./...
 	CGO_ENABLED=0 GOOS=linux GOARCH=arm64 $(GO) build ./...
+	CGO_ENABLED=0 GOOS=linux GOARCH=riscv64 $(GO) build ./core/engine/kernel
 	CGO_ENABLED=0 $(GO) build -tags purego ./...
 
 purego: ## the engine's tests on the pure Go kernels
 	$(GO) test -tags purego ./core/engine/...
+
+# Emulation is slow: the kernels' tests and, of the rest of the engine, the golden values. Some 90 s of CPU time.
+ARM64 = CGO_ENABLED=0 GOOS=linux GOARCH=arm64 $(GO)
+arm64: ## the arm64 kernels, under emulation (needs qemu-aarch64: apt-get install qemu-user)
+	$(GO) -C core/engine/kernel/_neon test ./...
+	$(ARM64) vet ./core/engine/kernel
+	$(ARM64) test -timeout 30m -exec qemu-aarch64 ./core/engine/kernel
+	$(ARM64) test -timeout 30m -exec qemu-aarch64 -run Golden ./core/engine/graph ./core/engine/generate ./core/engine
 
 faults: ## a disk that fails at each call in turn, in each way
 	$(GO) vet -tags failpoint ./core/fsx ./core/loop ./cmd/dno

@@ -165,8 +165,8 @@ func softmaxRowsGeneric(p []float32, ld, rows, n0, step, width int, scale float3
 	for i := range rows {
 		n := n0 + i*step
 		row := p[i*ld : i*ld+n]
-		m := maximumGeneric(row)
-		stats[2*i], stats[2*i+1] = m, 1/expShiftGeneric(row, row, m, scale)
+		m := maximum(row)
+		stats[2*i], stats[2*i+1] = m, 1/expShift(row, row, m, scale)
 		clear(p[i*ld+n : i*ld+max(n, width)])
 	}
 }
@@ -174,6 +174,6 @@ func softmaxRowsGeneric(p []float32, ld, rows, n0, step, width int, scale float3
 // scaleRowsGeneric multiplies the first n entries of each row by the second of its stats.
 func scaleRowsGeneric(x []float32, ld, rows, n int, stats []float32) {
 	for i := range rows {
-		scaleGeneric(x[i*ld:i*ld+n], stats[2*i+1])
+		scale(x[i*ld:i*ld+n], stats[2*i+1])
 	}
 }

@@ -83,9 +83,9 @@ func softmaxBackwardRowsGeneric(p, dp []float32, ld, rows, n0, width int, scale 
 	for i := range rows {
 		n := n0 + i
 		pr, dr := p[i*ld:i*ld+n], dp[i*ld:i*ld+n]
-		expShiftGeneric(pr, pr, stats[2*i], scale)
-		scaleGeneric(pr, stats[2*i+1])
-		sum := dotGeneric(pr, dr)
+		expShift(pr, pr, stats[2*i], scale)
+		Scale(stats[2*i+1], pr)
+		sum := dot(pr, dr)
 		for j, x := range pr {
 			dr[j] = x * ((dr[j] - sum) * scale)
 		}

@@ -2,8 +2,6 @@
 
 package kernel
 
-//go:generate go -C _asm run . -out ../asm_amd64.s -stubs ../asm_amd64.go -pkg kernel
-
 import (
 	"unsafe"
 

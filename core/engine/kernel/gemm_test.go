@@ -183,7 +183,7 @@ func TestGemmOfEverySmallShape(t *testing.T) {
 	everyKind(t, func(t *testing.T, kind kind) {
 		r := generator(2)
 		for M := 1; M <= 15; M++ {
-			for _, N := range []int{1, 7, 8, 9, 15, 16, 17, 24, 31, 32, 33} {
+			for _, N := range []int{1, 2, 3, 4, 5, 7, 8, 9, 12, 15, 16, 17, 19, 20, 24, 31, 32, 33} {
 				for _, K := range []int{1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33} {
 					if kind.gemm != nil {
 						newProduct(r, r.IntN(2) > 0, r.IntN(2) > 0, r.IntN(2) > 0, M, N, K).verify(t, kind, kind.gemm)

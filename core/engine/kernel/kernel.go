@@ -9,6 +9,9 @@
 // A slice that is too short for the shape panics, as an index out of range does.
 package kernel
 
+//go:generate go -C _asm run . -out ../asm_amd64.s -stubs ../asm_amd64.go -pkg kernel
+//go:generate go -C _neon run . -out ../neon_arm64.s -stubs ../neon_arm64.go
+
 import (
 	"fmt"
 	"os"
@@ -20,13 +23,14 @@ type instructions uint8
 
 const (
 	generic instructions = iota // Go loops
+	neon                        // Advanced SIMD, which every arm64 has, 4 lanes
 	avx2                        // AVX2 and FMA, 8 lanes
 	avx512                      // AVX-512 F, BW, DQ and VL, 16 lanes
 	bf16                        // AVX-512 BF16: as avx512, but for products of bfloat16
 	vnni                        // AVX-512 VNNI: as bf16, but for products of int8
 )
 
-var levelNames = [...]string{"generic", "avx2", "avx512", "bf16", "vnni"}
+var levelNames = [...]string{"generic", "neon", "avx2", "avx512", "bf16", "vnni"}
 
 func (l instructions) String() string { return levelNames[l] }
 
@@ -50,9 +54,9 @@ func choose(asked string, have []instructions) (instructions, error) {
 		asked, strings.Join(names, ", "))
 }
 
-// Level names the instructions in use: "generic", "avx2", "avx512", "bf16" or "vnni". It is the best that the CPU has,
-// unless the environment variable DNO_KERNEL names another. Results of different levels differ in the last bits, but
-// for these: from "avx512" on everything that is float32 is the same bytes, and from "bf16" on that is bfloat16.
+// Level names the instructions in use: "generic", "avx2", "avx512", "bf16" or "vnni", or on arm64 "neon". It is the best
+// that the CPU has, unless the environment variable DNO_KERNEL names another. Results of different levels differ in the
+// last bits, but for these: from "avx512" on everything that is float32 is the same bytes, and from "bf16" on that is bfloat16.
 func Level() string { return level.String() }
 
 // Levels names the levels that this build has on this CPU, "generic" first. The build tag purego leaves only that.

@@ -64,7 +64,7 @@ func RMSNormBackward(dx, dw, dy, x, w, rstd []float32, rows, d int, addDX bool) 
 func rmsNormGeneric(y, rstd, x, w []float32, rows, d int, eps float32) {
 	for r := range rows {
 		xr, yr := x[r*d:(r+1)*d], y[r*d:(r+1)*d]
-		sum := dotGeneric(xr, xr)
+		sum := dot(xr, xr)
 		rstd[r] = 1 / float32(math.Sqrt(float64(sum/float32(d)+eps)))
 		for j, v := range xr {
 			yr[j] = v * rstd[r] * w[j]
