@@ -202,7 +202,8 @@ func TestThePagesHandshakeIsOne(t *testing.T) {
 func TestAPluginIsStartedAsThePageSays(t *testing.T) {
 	t.Setenv("DNO_PAGE_CANARY", "a key")
 	dir := t.TempDir()
-	script := "#!/bin/sh\n{ echo arguments $#; echo stdin $(wc -c); echo dir $(pwd -P); env | sed -n 's/^\\([A-Za-z_][A-Za-z0-9_]*\\)=.*/variable \\1/p'; } > '" + dir + "/seen'\n"
+	// A value may have lines that look like a variable of its own: the certificate's are base64 and end with "=".
+	script := "#!/bin/sh\n{ echo arguments $#; echo stdin $(wc -c); echo dir $(pwd -P); env -0 | tr '\\n\\0' ' \\n' | sed -n 's/^\\([A-Za-z_][A-Za-z0-9_]*\\)=.*/variable \\1/p'; } > '" + dir + "/seen'\n"
 	path := filepath.Join(dir, "dno-loss-curious")
 	if err := os.WriteFile(path, []byte(script), 0o755); err != nil {
 		t.Fatal(err)
