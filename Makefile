@@ -13,6 +13,7 @@ test: ## the tests
 	$(GO) test ./...
 
 race: ## the race detector on the concurrent packages
+	$(GO) test -race -run 'Parallel|Threads' ./core/engine/...
 	$(GO) test -race ./core/host ./core/loop ./core/rundir ./core/script ./core/engine/generate ./sdk/...
 
 check: fmt vet lint cross ## everything but the tests
@@ -46,7 +47,7 @@ arm64: ## the arm64 kernels, under emulation (needs qemu-aarch64: apt-get instal
 
 faults: ## a disk that fails at each call in turn, in each way
 	$(GO) vet -tags failpoint ./core/fsx ./core/loop ./cmd/dno
-	$(GO) test -count=1 -tags failpoint -run TestF1F2F3 ./core/loop ./cmd/dno
+	$(GO) test -count=1 -timeout 60m -tags failpoint -run TestF1F2F3 ./core/loop ./cmd/dno
 
 FUZZTIME ?= 60s
 fuzz: ## every fuzz target for FUZZTIME

@@ -151,21 +151,26 @@ func fits(name string, x []float32, rows, cols, ld int) {
 	}
 }
 
-// do cuts C into tasks, about four for each thread, and runs them. Columns are cut first: a panel of B that is packed
-// on the way then serves more rows.
+// do cuts C into tasks, about four for each thread, and runs them. A task packs its columns of B on the way, and copies
+// its rows of A where the format asks for that: what would double the smaller amount of work is cut first.
 func (g *gemm) do(concurrent bool) {
 	g.rowPanels = (g.M + g.tileRows() - 1) / g.tileRows()
 	g.colPanels = (g.N + panel - 1) / panel
 	g.rowsPerTask = min(g.rowPanels, blockRows/g.tileRows())
 	g.colsPerTask = g.colPanels
 	if threads := runtime.GOMAXPROCS(0); concurrent && threads > 1 && g.M*g.N*g.K >= smallWork {
-		for g.tasks() < 4*threads {
-			if g.colsPerTask > 1 {
+		for g.tasks() < 4*threads && (g.colsPerTask > 1 || g.rowsPerTask > 2) {
+			copied, packed := 0, 0
+			if !g.inPlace {
+				copied = g.across * g.M
+			}
+			if g.packed == nil {
+				packed = g.tasks() / g.across * g.N
+			}
+			if g.rowsPerTask <= 2 || g.colsPerTask > 1 && copied <= packed {
 				g.colsPerTask = (g.colsPerTask + 1) / 2
-			} else if g.rowsPerTask > 2 {
-				g.rowsPerTask = (g.rowsPerTask + 1) / 2
 			} else {
-				break
+				g.rowsPerTask = (g.rowsPerTask + 1) / 2
 			}
 		}
 		parallel(g.tasks(), g)
