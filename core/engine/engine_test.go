@@ -514,6 +514,7 @@ func TestArrangeKeepsEqualPromptsTogether(t *testing.T) {
 }
 
 func TestStepsAllocateLittle(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // see the graph's TestARunAllocatesLittle
 	e := fresh(t, true)
 	must(t, e.StartOptimizer(adam))
 	seqs := draw(60)

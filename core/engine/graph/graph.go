@@ -119,6 +119,7 @@ type Train struct {
 	machine
 	loss *lossOp
 	node *gorgonia.Node
+	each []float64 // [S] a sequence's derivative for each of its tokens
 }
 
 // Score compiles what has been wired, up to HeadLogProbs.
@@ -230,13 +231,13 @@ func (t *Train) Run(ctx context.Context, b *Batch, loss LossFunc) (float64, erro
 		if err != nil {
 			return 0, nil, err
 		}
-		each := make([]float64, len(b.Targets))
+		t.each = t.each[:0]
 		for s, g := range grad {
-			for i := b.ScoredCu[s]; i < b.ScoredCu[s+1]; i++ {
-				each[i] = g
+			for range b.ScoredCu[s+1] - b.ScoredCu[s] {
+				t.each = append(t.each, g)
 			}
 		}
-		return value, each, nil
+		return value, t.each, nil
 	})
 }
 

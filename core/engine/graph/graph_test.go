@@ -403,6 +403,8 @@ func TestF44GraphsAreFreed(t *testing.T) {
 }
 
 func TestARunAllocatesLittle(t *testing.T) {
+	// With two, a second task's memory may be made in the first run or in any later one.
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	m := newModel(t, tiny(true))
 	train, err := m.Train()
 	must(t, err)
@@ -419,7 +421,7 @@ func TestARunAllocatesLittle(t *testing.T) {
 	}
 	runtime.ReadMemStats(&after)
 	// The activations alone are over 500 kB; what a run may allocate is the machine's small change.
-	if bytes := (after.TotalAlloc - before.TotalAlloc) / 10; bytes > 40_000 {
+	if bytes := (after.TotalAlloc - before.TotalAlloc) / 10; bytes > 20_000 {
 		t.Errorf("a run allocates %d bytes", bytes)
 	}
 }

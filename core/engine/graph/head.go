@@ -70,11 +70,13 @@ func (o *headOp) Do(in ...gorgonia.Value) (_ gorgonia.Value, err error) {
 			}
 		})
 	}
-	o.sums = make([]float64, b.Sequences())
-	for s := range o.sums {
+	o.sums = o.sums[:0]
+	for s := range b.Sequences() {
+		sum := 0.0
 		for _, t := range o.tokens[b.ScoredCu[s]:b.ScoredCu[s+1]] {
-			o.sums[s] += t
+			sum += t
 		}
+		o.sums = append(o.sums, sum)
 	}
 	return tensor.New(tensor.WithShape(targets), tensor.WithBacking(o.tokens)), nil
 }

@@ -57,14 +57,16 @@ func (o *lossOp) SymDiff(in gorgonia.Nodes, out, grad *gorgonia.Node) (gorgonia.
 type lossBackward struct {
 	op
 	forward *lossOp
+	d       []float64
 }
 
 func (o *lossBackward) Do(in ...gorgonia.Value) (_ gorgonia.Value, err error) {
 	defer o.guard(&err)
 	up := float64(*in[1].(*gorgonia.F64)) // 1: nothing stands above the loss
-	d := make([]float64, len(o.forward.grad))
-	for i, g := range o.forward.grad {
-		d[i] = up * g
+	d := o.d[:0]
+	for _, g := range o.forward.grad {
+		d = append(d, up*g)
 	}
+	o.d = d
 	return tensor.New(tensor.WithShape(len(d)), tensor.WithBacking(d)), nil
 }
