@@ -151,7 +151,7 @@ func benchModel(name, precision string) (*engine.Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	return withPrecision(e, precision)
+	return e, setPrecision(e, precision)
 }
 
 func shapeOrModel(name string) (*engine.Engine, error) {

@@ -62,7 +62,7 @@ func (a *app) eval(ctx context.Context, model, precision, file string, seed uint
 	if err != nil {
 		return err
 	}
-	if loaded, err = withPrecision(loaded, precision); err != nil {
+	if err := setPrecision(loaded, precision); err != nil {
 		return err
 	}
 	h, done, err := a.scratchHost(".")

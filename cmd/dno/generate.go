@@ -54,7 +54,7 @@ func (a *app) generate(ctx context.Context, model, precision, prompt string, n i
 	if err != nil {
 		return err
 	}
-	if e, err = withPrecision(e, precision); err != nil {
+	if err := setPrecision(e, precision); err != nil {
 		return err
 	}
 	seeds := make([]uint64, n)

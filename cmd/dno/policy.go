@@ -34,14 +34,14 @@ func loadModel(ref, from string) (*engine.Engine, error) {
 	return e, nil
 }
 
-// withPrecision makes an engine round the factors of its products as a setting or a flag says.
-func withPrecision(e *engine.Engine, name string) (*engine.Engine, error) {
+// setPrecision makes an engine round the factors of its products as a setting or a flag says.
+func setPrecision(e *engine.Engine, name string) error {
 	p, err := kernel.ParsePrecision(name)
 	if err != nil {
-		return nil, sdk.Errorf(sdk.CodeUsage, "%w", err)
+		return sdk.Errorf(sdk.CodeUsage, "%w", err)
 	}
 	e.SetPrecision(p)
-	return e, nil
+	return nil
 }
 
 // precisionFlag adds --precision to a command.

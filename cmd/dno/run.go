@@ -227,7 +227,7 @@ func (a *app) prepare(s setup) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	if engine, err = withPrecision(engine, e.Precision); err != nil {
+	if err := setPrecision(engine, e.Precision); err != nil {
 		return nil, err
 	}
 	return &session{script: loaded, policy: &policy{engine}, prompts: prompts, dir: s.src.dir}, nil

@@ -79,7 +79,7 @@ func (a *app) sft(ctx context.Context, f fineTuning) error {
 	if err != nil {
 		return err
 	}
-	if e, err = withPrecision(e, f.precision); err != nil {
+	if err := setPrecision(e, f.precision); err != nil {
 		return err
 	}
 	text, err := readRef(f.data, ".")

@@ -1,11 +1,11 @@
 package engine
 
 import (
-	"encoding/binary"
 	"fmt"
 	"math"
 	"slices"
 
+	"github.com/dno-project/dno/core/engine/generate"
 	"github.com/dno-project/dno/core/engine/graph"
 	"github.com/dno-project/dno/core/engine/model"
 )
@@ -48,21 +48,7 @@ func misfit(c model.Config, seqs []Sequence) error {
 // arrange returns the indices of seqs such that those of equal prompts follow one another, in the order in which the
 // prompts come first.
 func arrange(seqs []Sequence) []int {
-	groups, key := make(map[string]int), []byte(nil)
-	order, group := make([]int, len(seqs)), make([]int, len(seqs))
-	for i, s := range seqs {
-		key = key[:0]
-		for _, id := range s.Prompt {
-			key = binary.LittleEndian.AppendUint32(key, uint32(id))
-		}
-		g, ok := groups[string(key)]
-		if !ok {
-			g = len(groups)
-			groups[string(key)] = g
-		}
-		order[i], group[i] = i, g
-	}
-	slices.SortStableFunc(order, func(i, j int) int { return group[i] - group[j] })
+	order, _ := generate.InGroups(len(seqs), func(i int) []int32 { return seqs[i].Prompt })
 	return order
 }
 

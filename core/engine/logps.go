@@ -31,7 +31,7 @@ func (e *Engine) TokenLogProbs(ctx context.Context, seqs []Sequence) ([][]float6
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	out := make([][]float64, len(seqs))
-	err := e.eachScored(ctx, seqs, func(run []int) {
+	err := e.eachScored(ctx, seqs, arrange(seqs), func(run []int) {
 		all := e.score.TokenLogProbs()
 		for s, i := range run {
 			out[i] = slices.Clone(all[e.batch.ScoredCu[s]:e.batch.ScoredCu[s+1]])
@@ -45,7 +45,7 @@ func (e *Engine) TokenLogProbs(ctx context.Context, seqs []Sequence) ([][]float6
 
 func (e *Engine) logProbs(ctx context.Context, seqs []Sequence) ([]float64, error) {
 	out := make([]float64, len(seqs))
-	if err := e.eachScored(ctx, seqs, func(run []int) {
+	if err := e.eachScored(ctx, seqs, arrange(seqs), func(run []int) {
 		for s, i := range run {
 			out[i] = e.score.LogProbs()[s]
 		}
@@ -58,9 +58,9 @@ func (e *Engine) logProbs(ctx context.Context, seqs []Sequence) ([]float64, erro
 	return out, nil
 }
 
-// eachScored runs the score graph over seqs, a part at a time, and calls collect after each part with the indices of
+// eachScored runs the score graph over seqs in an order, a part at a time, and calls collect after each part with the indices of
 // its sequences.
-func (e *Engine) eachScored(ctx context.Context, seqs []Sequence, collect func(run []int)) error {
+func (e *Engine) eachScored(ctx context.Context, seqs []Sequence, order []int, collect func(run []int)) error {
 	if err := check(e.model.Config, seqs); err != nil {
 		return fmt.Errorf("score: %w", err)
 	}
@@ -74,7 +74,7 @@ func (e *Engine) eachScored(ctx context.Context, seqs []Sequence, collect func(r
 		}
 		e.score = g
 	}
-	for _, run := range split(seqs, arrange(seqs), scoreRows) {
+	for _, run := range split(seqs, order, scoreRows) {
 		pack(&e.batch, seqs, run)
 		if err := e.score.Run(ctx, &e.batch); err != nil {
 			return fmt.Errorf("score: %w", err)

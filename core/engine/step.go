@@ -169,7 +169,7 @@ func (e *Engine) onePass(ctx context.Context, seqs []Sequence, order []int, loss
 // twoPhases scores everything before it calls the loss, and injects the derivatives afterwards.
 func (e *Engine) twoPhases(ctx context.Context, seqs []Sequence, order []int, parts [][]int, loss TokenLossFunc, r *StepResult) error {
 	var tokens []float64
-	if err := e.eachScored(ctx, seqs, func([]int) { tokens = append(tokens, e.score.TokenLogProbs()...) }); err != nil {
+	if err := e.eachScored(ctx, seqs, order, func([]int) { tokens = append(tokens, e.score.TokenLogProbs()...) }); err != nil {
 		return err
 	}
 	grad, err := evaluate(loss, seqs, order, tokens, r)

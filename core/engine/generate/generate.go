@@ -134,25 +134,36 @@ func (g *Generator) limit(n int, opt *Options) int {
 // A job is a request in the order of work.
 type job struct{ request, group int }
 
-// inGroups returns the requests such that those of equal prompts follow one another, each with the number
-// of its group.
+// inGroups returns the requests in the order of [InGroups].
 func inGroups(reqs []Request) []job {
-	jobs, groups := make([]job, len(reqs)), make(map[string]int)
+	order, group := InGroups(len(reqs), func(i int) []int32 { return reqs[i].Prompt })
+	jobs := make([]job, len(order))
+	for k, i := range order {
+		jobs[k] = job{i, group[i]}
+	}
+	return jobs
+}
+
+// InGroups returns the indices of n prompts such that equal ones follow one another, in the order in which they come
+// first, and for each index the number of its group, from 0.
+func InGroups(n int, prompt func(i int) []int32) (order, group []int) {
+	order, group = make([]int, n), make([]int, n)
+	groups := make(map[string]int)
 	var key []byte
-	for i, r := range reqs {
+	for i := range n {
 		key = key[:0]
-		for _, id := range r.Prompt {
+		for _, id := range prompt(i) {
 			key = binary.LittleEndian.AppendUint32(key, uint32(id))
 		}
-		group, ok := groups[string(key)]
+		g, ok := groups[string(key)]
 		if !ok {
-			group = len(groups)
-			groups[string(key)] = group
+			g = len(groups)
+			groups[string(key)] = g
 		}
-		jobs[i] = job{i, group}
+		order[i], group[i] = i, g
 	}
-	slices.SortStableFunc(jobs, func(a, b job) int { return a.group - b.group })
-	return jobs
+	slices.SortStableFunc(order, func(i, j int) int { return group[i] - group[j] })
+	return order, group
 }
 
 // ended reports whether the last of tokens ends a completion that may have limit tokens, and why.
