@@ -49,10 +49,11 @@ func GemmPacked(M int, a []float32, lda int, b *Packed, c []float32, ldc int, ac
 }
 
 const (
-	panel     = 32      // columns of a tile and of a packed panel, at every level
-	blockK    = 256     // a panel of so many float32 along k is 32 KiB: it stays in the L1 cache while rows pass by
-	blockRows = 336     // rows of A that share a panel: 336·256 floats stay in the L2 cache
-	smallWork = 1 << 18 // multiplications that make threads worth their start
+	panel      = 32      // columns of a tile and of a packed panel, at every level
+	blockK     = 512     // steps along k in one go: a panel of them is 64 KiB, and streams from the L2 cache
+	blockRows  = 112     // rows of A in one go: 112·512 floats stay in the L2 cache while panels pass by
+	mostShared = 1 << 24 // elements of a B that is packed as a whole, 64 MiB
+	smallWork  = 1 << 18 // multiplications that make threads worth their start
 )
 
 // format is how the numbers of a product are held for the tiles, which go along k in steps of one number or more.
@@ -93,6 +94,7 @@ type gemm struct {
 	ldb     int
 	tB      bool
 	packed  []float32 // all of B in panels; nil: b is packed on the way
+	packing []float32 // where to, while tasks pack all of B
 	c       []float32
 	ldc     int
 	acc     bool
@@ -151,14 +153,22 @@ func fits(name string, x []float32, rows, cols, ld int) {
 	}
 }
 
-// do cuts C into tasks, about four for each thread, and runs them. A task packs its columns of B on the way, and copies
-// its rows of A where the format asks for that: what would double the smaller amount of work is cut first.
+// do cuts C into tasks, some four for each thread, and runs them. Where rows are many, so that several tasks need the
+// same columns of B, these are packed before; else a task packs its own. A task copies its rows of A if the format asks
+// for that: what would double the smaller amount of work is cut first.
 func (g *gemm) do(concurrent bool) {
 	g.rowPanels = (g.M + g.tileRows() - 1) / g.tileRows()
 	g.colPanels = (g.N + panel - 1) / panel
 	g.rowsPerTask = min(g.rowPanels, blockRows/g.tileRows())
 	g.colsPerTask = g.colPanels
-	if threads := runtime.GOMAXPROCS(0); concurrent && threads > 1 && g.M*g.N*g.K >= smallWork {
+	threads := runtime.GOMAXPROCS(0)
+	concurrent = concurrent && threads > 1 && g.M*g.N*g.K >= smallWork
+	var shared *scratch
+	if size := g.colPanels * g.steps(g.K) * g.stepB; g.packed == nil && g.rowPanels > g.rowsPerTask && size <= mostShared {
+		shared = borrow()
+		g.packAll(shared.part(0, size), concurrent)
+	}
+	if concurrent {
 		for g.tasks() < 4*threads && (g.colsPerTask > 1 || g.rowsPerTask > 2) {
 			copied, packed := 0, 0
 			if !g.inPlace {
@@ -179,10 +189,36 @@ func (g *gemm) do(concurrent bool) {
 			g.run(t)
 		}
 	}
+	if shared != nil {
+		shared.giveBack()
+	}
 	*g = gemm{} // holds no caller's memory
 	gemms.Lock()
 	gemms.free = append(gemms.free, g)
 	gemms.Unlock()
+}
+
+// packAll packs all of B to.
+func (g *gemm) packAll(to []float32, concurrent bool) {
+	g.packing = to
+	if concurrent {
+		parallel(g.colPanels, g)
+	} else {
+		for q := range g.colPanels {
+			g.run(q)
+		}
+	}
+	g.packing, g.packed = nil, to
+}
+
+// packPanel packs the columns from n0 on, kc numbers of each from k0 on.
+func (g *gemm) packPanel(to []float32, n0, k0, kc int) {
+	n := min(panel, g.N-n0)
+	if g.tB {
+		g.packTransposed(to, g.b[n0*g.ldb+k0:], g.ldb, n, kc)
+	} else {
+		g.packRows(to, g.b[k0*g.ldb+n0:], g.ldb, n, kc)
+	}
 }
 
 func (g *gemm) tasks() int {
@@ -193,8 +229,18 @@ func (g *gemm) tasks() int {
 // row is where row panel p begins: panels have as equal heights as can be, so that none is slow.
 func (g *gemm) row(p int) int { return p * g.M / g.rowPanels }
 
-// run computes one task: for a block of k, for a panel of columns, for a panel of rows. Partial sums rest in C.
+// run is one task: to pack a panel of columns, or to compute a part of C.
 func (g *gemm) run(t int) {
+	if g.packing != nil {
+		size := g.steps(g.K) * g.stepB
+		g.packPanel(g.packing[t*size:][:size], t*panel, 0, g.K)
+		return
+	}
+	g.compute(t)
+}
+
+// compute computes a task's part of C: for a block of k, for a panel of columns, for a panel of rows. Partial sums rest in C.
+func (g *gemm) compute(t int) {
 	p0 := t / g.across * g.rowsPerTask
 	p1 := min(p0+g.rowsPerTask, g.rowPanels)
 	q0 := t % g.across * g.colsPerTask
@@ -230,12 +276,9 @@ func (g *gemm) run(t int) {
 				b = g.packed[(q*all+s0)*bs:]
 			case inPlace:
 				b, bs = g.b[k0*g.ldb+n0:], g.ldb
-			case g.tB:
-				b = s.part(0, steps*bs)
-				g.packTransposed(b, g.b[n0*g.ldb+k0:], g.ldb, n, kc)
 			default:
 				b = s.part(0, steps*bs)
-				g.packRows(b, g.b[k0*g.ldb+n0:], g.ldb, n, kc)
+				g.packPanel(b, n0, k0, kc)
 			}
 			for p := p0; p < p1; p++ {
 				i0, i1 := g.row(p), g.row(p+1)
