@@ -2,7 +2,7 @@
 // knows nothing of preferences.
 //
 // Files call downhill: engine.go makes an [Engine], checkpoint.go and step.go are built on logps.go,
-// which is built on batch.go.
+// which is built on batch.go and memo.go.
 package engine
 
 import (
@@ -46,6 +46,7 @@ type Engine struct {
 	files     map[string][]byte // of the tokenizer: copied into every checkpoint
 	eos       []int32
 	generator *generate.Generator
+	memo      memo
 
 	score *graph.Score // built on first use, as train
 	train *graph.Train
@@ -207,6 +208,9 @@ func (e *Engine) Generate(ctx context.Context, reqs []generate.Request, opt gene
 	results, err := e.generator.Generate(ctx, reqs, opt, progress)
 	if errors.Is(err, generate.ErrNotFinite) {
 		err = fmt.Errorf("%w: %w", ErrNotFinite, err)
+	}
+	if err == nil {
+		e.memo.add(e.model.Version(), reqs, results)
 	}
 	return results, err
 }

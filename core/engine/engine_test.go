@@ -353,30 +353,6 @@ func TestStartOptimizerRefuses(t *testing.T) {
 	}
 }
 
-func TestGenerateSeesTheNewWeights(t *testing.T) {
-	e := fresh(t, true)
-	must(t, e.StartOptimizer(adam))
-	reqs := []generate.Request{{Prompt: []int32{2, 30, 40}, Seed: 1}}
-	scored := func() float64 {
-		out, err := e.Generate(ctx, reqs, generate.DefaultOptions(8), nil)
-		must(t, err)
-		logps, err := e.LogProbs(ctx, []Sequence{{reqs[0].Prompt, out[0].Tokens}})
-		must(t, err)
-		if math.Abs(logps[0]-out[0].LogProb) > 1e-4 {
-			t.Errorf("a completion was drawn with log-prob %v and is scored %v", out[0].LogProb, logps[0])
-		}
-		return logps[0]
-	}
-	before := scored()
-	for range 3 {
-		_, err := e.Step(ctx, draw(8), 1e-2, coupled)
-		must(t, err)
-	}
-	if scored() == before {
-		t.Error("three steps changed nothing")
-	}
-}
-
 func TestTrainingLearns(t *testing.T) {
 	e := fresh(t, true)
 	must(t, e.StartOptimizer(OptimizerConfig{Beta1: 0.9, Beta2: 0.99, Eps: 1e-8, Clip: 1}))

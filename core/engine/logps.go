@@ -31,13 +31,7 @@ func (e *Engine) TokenLogProbs(ctx context.Context, seqs []Sequence) ([][]float6
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	out := make([][]float64, len(seqs))
-	err := e.eachScored(ctx, seqs, arrange(seqs), func(run []int) {
-		all := e.score.TokenLogProbs()
-		for s, i := range run {
-			out[i] = slices.Clone(all[e.batch.ScoredCu[s]:e.batch.ScoredCu[s+1]])
-		}
-	})
-	if err != nil {
+	if err := e.known(ctx, seqs, func(i int, tokens []float64) { out[i] = slices.Clone(tokens) }); err != nil {
 		return nil, err
 	}
 	return out, nil
@@ -45,9 +39,9 @@ func (e *Engine) TokenLogProbs(ctx context.Context, seqs []Sequence) ([][]float6
 
 func (e *Engine) logProbs(ctx context.Context, seqs []Sequence) ([]float64, error) {
 	out := make([]float64, len(seqs))
-	if err := e.eachScored(ctx, seqs, arrange(seqs), func(run []int) {
-		for s, i := range run {
-			out[i] = e.score.LogProbs()[s]
+	if err := e.known(ctx, seqs, func(i int, tokens []float64) {
+		for _, t := range tokens {
+			out[i] += t
 		}
 	}); err != nil {
 		return nil, err
@@ -58,12 +52,32 @@ func (e *Engine) logProbs(ctx context.Context, seqs []Sequence) ([]float64, erro
 	return out, nil
 }
 
-// eachScored runs the score graph over seqs in an order, a part at a time, and calls collect after each part with the indices of
-// its sequences.
-func (e *Engine) eachScored(ctx context.Context, seqs []Sequence, order []int, collect func(run []int)) error {
+// known calls collect once for each sequence with the log-probabilities of its tokens, which it must not keep: those of
+// a completion that was drawn with these weights as they were then, of the others from the score graph.
+func (e *Engine) known(ctx context.Context, seqs []Sequence, collect func(i int, tokens []float64)) error {
 	if err := check(e.model.Config, seqs); err != nil {
 		return fmt.Errorf("score: %w", err)
 	}
+	var rest []Sequence
+	var at []int // of the rest in seqs
+	for i, s := range seqs {
+		if tokens := e.memo.find(e.model.Version(), s); tokens != nil {
+			collect(i, tokens)
+		} else {
+			rest, at = append(rest, s), append(at, i)
+		}
+	}
+	return e.eachScored(ctx, rest, arrange(rest), func(run []int) {
+		all := e.score.TokenLogProbs()
+		for s, i := range run {
+			collect(at[i], all[e.batch.ScoredCu[s]:e.batch.ScoredCu[s+1]])
+		}
+	})
+}
+
+// eachScored runs the score graph over seqs in an order, a part at a time, and calls collect after each part with the indices of
+// its sequences. The sequences have been checked.
+func (e *Engine) eachScored(ctx context.Context, seqs []Sequence, order []int, collect func(run []int)) error {
 	if len(seqs) == 0 {
 		return nil
 	}
