@@ -30,6 +30,9 @@ type benchOptions struct {
 	precision string
 	script    string
 	seconds   float64
+
+	train, sample           string
+	trainBatch, sampleBatch bench.Batch // the same, parsed
 }
 
 func (o benchOptions) wants(part string) bool { return slices.Contains(o.only, part) }
@@ -64,6 +67,8 @@ Let nothing else run meanwhile.`,
 	c.Flags().StringVar(&o.model, "model", embeddedModel, "model to train and to sample")
 	c.Flags().StringVar(&o.script, "script", "dno", "experiment of the iteration: a Lua file or a recipe")
 	precisionFlag(c, &o.precision)
+	c.Flags().StringVar(&o.train, "train", bench.DefaultTrain.String(), "an update's prompts x completions : their tokens; all pairs of a prompt's completions count")
+	c.Flags().StringVar(&o.sample, "sample", bench.DefaultSample.String(), "the same of sampling")
 	c.Flags().Float64Var(&o.seconds, "seconds", 0.5, "how long each case is repeated; it is run once at least")
 	return c
 }
@@ -75,7 +80,7 @@ func (a *app) bench(ctx context.Context, o benchOptions) error {
 	var e *engine.Engine
 	if o.wants("model") {
 		var err error
-		if e, err = benchModel(o.model, o.precision); err != nil {
+		if e, err = benchModel(o); err != nil {
 			return err
 		}
 	}
@@ -101,7 +106,7 @@ func (a *app) bench(ctx context.Context, o benchOptions) error {
 		}
 	}
 	if o.wants("model") {
-		m, err := bench.MeasureModel(ctx, o.model, e, *r.Machine, t)
+		m, err := bench.MeasureModel(ctx, o.model, e, *r.Machine, o.trainBatch, o.sampleBatch, t)
 		if err != nil {
 			return coded(err)
 		}
@@ -120,7 +125,7 @@ func (a *app) bench(ctx context.Context, o benchOptions) error {
 }
 
 // check refuses a wrong command line; given says whether it has a flag.
-func (o benchOptions) check(given func(flag string) bool) error {
+func (o *benchOptions) check(given func(flag string) bool) error {
 	if len(o.only) == 0 {
 		return sdk.Errorf(sdk.CodeUsage, "bench: --only names no part").WithHint("parts are: %s", strings.Join(benchParts, ", "))
 	}
@@ -133,10 +138,23 @@ func (o benchOptions) check(given func(flag string) bool) error {
 			return err.WithHint("parts are: %s", strings.Join(benchParts, ", "))
 		}
 	}
-	for _, flag := range []struct{ name, part string }{{"model", "model"}, {"precision", "model"}, {"script", "iteration"}} {
+	for _, flag := range []struct{ name, part string }{{"model", "model"}, {"precision", "model"}, {"train", "model"}, {"sample", "model"}, {"script", "iteration"}} {
 		if given(flag.name) && !o.wants(flag.part) {
 			return sdk.Errorf(sdk.CodeUsage, "bench: --%s is of the part %s, which --only leaves out", flag.name, flag.part).
 				WithHint("add it: --only %s,%s", strings.Join(o.only, ","), flag.part)
+		}
+	}
+	for _, b := range []struct {
+		flag, value string
+		to          *bench.Batch
+		completions int // at least
+	}{{"train", o.train, &o.trainBatch, 2}, {"sample", o.sample, &o.sampleBatch, 1}} {
+		var err error
+		if *b.to, err = bench.ParseBatch(b.value); err == nil && b.to.Completions < b.completions {
+			err = errors.New("an update needs pairs, so two completions of a prompt at least")
+		}
+		if err != nil {
+			return sdk.Errorf(sdk.CodeUsage, "bench: --%s: %w", b.flag, err)
 		}
 	}
 	if !(o.seconds > 0) || math.IsInf(o.seconds, 0) {
@@ -146,12 +164,17 @@ func (o benchOptions) check(given func(flag string) bool) error {
 }
 
 // benchModel makes a named shape, or reads a model.
-func benchModel(name, precision string) (*engine.Engine, error) {
-	e, err := shapeOrModel(name)
+func benchModel(o benchOptions) (*engine.Engine, error) {
+	e, err := shapeOrModel(o.model)
 	if err != nil {
 		return nil, err
 	}
-	return e, setPrecision(e, precision)
+	for _, b := range []bench.Batch{o.trainBatch, o.sampleBatch} {
+		if n := e.Model().Config.MaxPositions; n < b.PromptTokens+b.CompletionTokens {
+			return nil, sdk.Errorf(sdk.CodeUsage, "bench: model %q takes %d tokens, and the sequences of %v have more", o.model, n, b)
+		}
+	}
+	return e, setPrecision(e, o.precision)
 }
 
 func shapeOrModel(name string) (*engine.Engine, error) {
@@ -163,13 +186,7 @@ func shapeOrModel(name string) (*engine.Engine, error) {
 		return nil, sdk.Errorf(sdk.CodeUsage, "%w", err).
 			WithHint("model = a Hugging Face directory, %q, or a shape: %s", embeddedModel, strings.Join(bench.Shapes(), ", "))
 	}
-	if err != nil {
-		return nil, err
-	}
-	if n := e.Model().Config.MaxPositions; n < bench.MinPositions {
-		return nil, sdk.Errorf(sdk.CodeUsage, "bench: model %q takes %d tokens, and is measured on sequences of %d", name, n, bench.MinPositions)
-	}
-	return e, nil
+	return e, err
 }
 
 // benchIteration runs an experiment up to the end of its first iteration, in a temporary directory, and reads its record.

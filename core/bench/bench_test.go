@@ -29,26 +29,26 @@ func TestFLOPByHand(t *testing.T) {
 	for name, test := range map[string]struct{ got, want FLOP }{
 		// Two sequences of 2+3 tokens. Done: 8 rows, 2·4²/2 pairs, 6 logits. Plainly: 10 rows, 2·5²/2 pairs.
 		"a step": {
-			stepFLOP(c, 2, 2, 2, 3, 1),
+			stepFLOP(c, Batch{2, 1, 2, 3}, 1),
 			FLOP{Executed: 3 * (2*144*8 + 16*16 + 80*6), Recomputed: 16*8 + 80*6, Skipped: 3 * (2*144*2 + 16*9)},
 		},
 		"a step in two phases": {
-			stepFLOP(c, 2, 2, 2, 3, 2),
+			stepFLOP(c, Batch{2, 1, 2, 3}, 2),
 			FLOP{Executed: 9120, Recomputed: 608 + 3040, Skipped: 2160},
 		},
 		// Two sequences of one prompt. Done: 2+2·2 rows, 2²/2 + 2·(2·2+2²/2) pairs, 1+2·2 logits.
 		"a step, a prompt shared": {
-			stepFLOP(c, 2, 1, 2, 3, 1),
+			stepFLOP(c, Batch{1, 2, 2, 3}, 1),
 			FLOP{Executed: 3 * (2*144*6 + 16*14 + 80*5), Recomputed: 16*7 + 80*5, Skipped: 3 * (2*144*4 + 16*11 + 80)},
 		},
 		// Four sequences of two prompts, 2+3 tokens. Done: the prompts' 4 rows and two tokens of each sequence, which see 3 and
 		// 4 keys. Plainly: 4·2 and 4·3 rows; 2, 3 and 4 keys.
 		"sampling": {
-			sampleFLOP(c, 4, 2, 2, 3),
+			sampleFLOP(c, Batch{2, 2, 2, 3}),
 			FLOP{Executed: 2*144*12 + 16*(4+4*7) + 80*12, Skipped: 2*144*8 + 16*(8+4*9) - 16*(4+4*7)},
 		},
 		"sampling, nothing shared": {
-			sampleFLOP(c, 4, 4, 2, 3),
+			sampleFLOP(c, Batch{4, 1, 2, 3}),
 			FLOP{Executed: 2*144*16 + 16*(8+4*7) + 80*12, Skipped: 2*144*4 + 16*4*2},
 		},
 	} {
@@ -75,8 +75,8 @@ func TestFLOPOfThePlainAlgorithm(t *testing.T) {
 			t.Fatal(err)
 		}
 		c := e.Model().Config
-		step := stepFLOP(c, 2*pairs, pairs, promptTokens, completionTokens, 1)
-		sample := sampleFLOP(c, sampled, sampledPrompts, promptTokens, completionTokens)
+		step := stepFLOP(c, DefaultTrain, 1)
+		sample := sampleFLOP(c, DefaultSample)
 		if got := step.Executed + step.Skipped; got != want.step {
 			t.Errorf("%s: a step is %.0f operations, want %.0f", name, got, want.step)
 		}
@@ -88,6 +88,7 @@ func TestFLOPOfThePlainAlgorithm(t *testing.T) {
 
 // The rows that a step is said to skip are those that a batch does not have.
 func TestAStepHasTheRowsThatAreCounted(t *testing.T) {
+	promptTokens, completionTokens := DefaultTrain.PromptTokens, DefaultTrain.CompletionTokens
 	var b graph.Batch
 	b.Add(make([]int32, promptTokens), make([]int32, completionTokens))
 	if b.Rows() != promptTokens+completionTokens-1 || len(b.Scored) != completionTokens {
@@ -153,21 +154,40 @@ func TestSpeedIsOfTheBestRunAndOfTheMedian(t *testing.T) {
 }
 
 func TestDPOLossHasItsDerivatives(t *testing.T) {
-	reference := []float64{-3, -4, -1, -7}
-	loss := dpoLoss(0.1, reference)
-	if value, _, _ := loss(reference); math.Abs(value-math.Ln2) > 1e-12 {
-		t.Errorf("where nothing has moved the loss is %v, want log 2", value)
+	reference := []float64{-3, -4, -1, -7, -2, -5}
+	for _, n := range []int{2, 3, 6} {
+		loss := dpoLoss(0.1, n, reference)
+		if value, _, _ := loss(reference); n == 2 && math.Abs(value-math.Ln2) > 1e-12 {
+			t.Errorf("where nothing has moved the loss is %v, want log 2", value)
+		}
+		at := []float64{-2, -6, -3, -5, -4, -1}
+		_, grad, _ := loss(at)
+		for i := range at {
+			const h = 1e-5
+			up, down := append([]float64{}, at...), append([]float64{}, at...)
+			up[i], down[i] = at[i]+h, at[i]-h
+			a, _, _ := loss(up)
+			b, _, _ := loss(down)
+			if want := (a - b) / (2 * h); math.Abs(grad[i]-want) > 1e-8 {
+				t.Errorf("groups of %d: the derivative by log-probability %d is %v, want %v", n, i, grad[i], want)
+			}
+		}
 	}
-	at := []float64{-2, -6, -3, -5}
-	_, grad, _ := loss(at)
-	for i := range at {
-		const h = 1e-5
-		up, down := append([]float64{}, at...), append([]float64{}, at...)
-		up[i], down[i] = at[i]+h, at[i]-h
-		a, _, _ := loss(up)
-		b, _, _ := loss(down)
-		if want := (a - b) / (2 * h); math.Abs(grad[i]-want) > 1e-8 {
-			t.Errorf("the derivative by log-probability %d is %v, want %v", i, grad[i], want)
+	// One group of three has the pairs 01, 02 and 12: this is their mean.
+	sigma := func(h float64) float64 { return math.Log1p(math.Exp(-0.1 * h)) }
+	if value, _, _ := dpoLoss(0.1, 3, []float64{0, 0, 0})([]float64{1, 3, 7}); math.Abs(value-(sigma(-2)+sigma(-6)+sigma(-4))/3) > 1e-12 {
+		t.Errorf("the loss of three completions is %v", value)
+	}
+}
+
+func TestParseBatch(t *testing.T) {
+	b, err := ParseBatch("4x5:64+128")
+	if want := (Batch{4, 5, 64, 128}); err != nil || b != want || b.Sequences() != 20 || b.Pairs() != 40 || b.String() != "4x5:64+128" {
+		t.Errorf("it is %+v, %v", b, err)
+	}
+	for _, s := range []string{"", "4", "4x5", "4x5:64", "4x5:64+", "4x5:64+64x", "4x5:64+64 1", "0x5:64+64", "4x-5:64+64", "4x5:0+64", "2000x2000:1+1", "99999999999999999999x1:1+1"} {
+		if b, err := ParseBatch(s); err == nil {
+			t.Errorf("%q is read as %+v", s, b)
 		}
 	}
 }

@@ -30,8 +30,8 @@ type FLOP struct {
 //
 // Plainly, every token of every sequence goes through the layers. Nothing is predicted from a sequence's last one, so that
 // it is skipped, and a prompt of several sequences goes through once. The backward pass computes the logits and the attention's scores again; a second phase is a forward pass more.
-func stepFLOP(c model.Config, sequences, prompts, prompt, completion, phases int) FLOP {
-	s, p, P, C := float64(sequences), float64(prompts), float64(prompt), float64(completion)
+func stepFLOP(c model.Config, b Batch, phases int) FLOP {
+	s, p, P, C := float64(b.Sequences()), float64(b.Prompts), float64(b.PromptTokens), float64(b.CompletionTokens)
 	plain := work{rows: s * (P + C), attended: s * (P + C) * (P + C) / 2, scored: s * C}
 	done := work{rows: p*P + s*(C-1), attended: p*P*P/2 + s*(C-1)*(P+(C-1)/2), scored: p + s*(C-1)}
 	again := work{attended: done.attended / 2, scored: done.scored}.flop(c)
@@ -45,7 +45,8 @@ func stepFLOP(c model.Config, sequences, prompts, prompt, completion, phases int
 //
 // Plainly, every sequence reads its own prompt and all that it draws. A prompt of several sequences is read once, and a
 // completion's last token never.
-func sampleFLOP(c model.Config, sequences, prompts, prompt, completion int) FLOP {
+func sampleFLOP(c model.Config, b Batch) FLOP {
+	sequences, prompt, completion := b.Sequences(), b.PromptTokens, b.CompletionTokens
 	read := func(prompts, sequences, first, last int) work {
 		w := work{rows: float64(prompts * prompt), attended: float64(prompts) * float64(prompt*prompt) / 2,
 			scored: float64(sequences * completion)}
@@ -58,6 +59,6 @@ func sampleFLOP(c model.Config, sequences, prompts, prompt, completion int) FLOP
 	// The plain count is of as many tokens, each with the keys before it, as the peers' formula has it; a token that is
 	// drawn sees itself as well.
 	plain := read(sequences, sequences, prompt, prompt+completion-1)
-	done := read(prompts, sequences, prompt+1, prompt+completion-1)
+	done := read(b.Prompts, sequences, prompt+1, prompt+completion-1)
 	return FLOP{Executed: done.flop(c), Skipped: plain.flop(c) - done.flop(c)}
 }

@@ -25,7 +25,8 @@ type Model struct {
 // Speed is how fast a run of some sequences is.
 type Speed struct {
 	Sequences        int `json:"sequences"`
-	Prompts          int `json:"prompts"` // that the sequences share
+	Prompts          int `json:"prompts"`         // that the sequences share
+	Pairs            int `json:"pairs,omitempty"` // of a step
 	PromptTokens     int `json:"prompt_tokens"`
 	CompletionTokens int `json:"completion_tokens"`
 	Tokens           int `json:"tokens"` // of a run, that tokens_per_second counts
@@ -45,29 +46,66 @@ func (s *Speed) under(peak float64) {
 	s.Utilisation, s.UtilisationMedian = s.GFLOPS/peak, rate(s.Executed, s.SecondsMedian)/peak
 }
 
-// The runs: an update on pairs of one prompt each, as of DPO, and sampling several completions of each prompt.
-const (
-	pairs                          = 4
-	sampled, sampledPrompts        = 40, 8
-	promptTokens, completionTokens = 64, 64
+// Batch is the sequences of a run: some completions of each of some prompts.
+type Batch struct{ Prompts, Completions, PromptTokens, CompletionTokens int }
+
+// The runs if nobody says otherwise: an update on one pair of each prompt, as of DPO, and sampling several completions of
+// each prompt.
+var (
+	DefaultTrain  = Batch{Prompts: 4, Completions: 2, PromptTokens: 64, CompletionTokens: 64}
+	DefaultSample = Batch{Prompts: 8, Completions: 5, PromptTokens: 64, CompletionTokens: 64}
 )
 
-// MinPositions is how many positions a model must have to be measured.
-const MinPositions = promptTokens + completionTokens
+// String is as [ParseBatch] reads it.
+func (b Batch) String() string {
+	return fmt.Sprintf("%dx%d:%d+%d", b.Prompts, b.Completions, b.PromptTokens, b.CompletionTokens)
+}
+
+// maxTokens is how many tokens a batch may have.
+const maxTokens = 1 << 20
+
+// ParseBatch reads prompts, completions of each, and the tokens of both: "8x5:64+64".
+func ParseBatch(s string) (b Batch, err error) {
+	var rest string
+	n, _ := fmt.Sscanf(s+"\n", "%dx%d:%d+%d%s\n", &b.Prompts, &b.Completions, &b.PromptTokens, &b.CompletionTokens, &rest)
+	if n != 4 {
+		return Batch{}, fmt.Errorf("%q is no batch: want prompts x completions : tokens of a prompt + tokens of a completion, like 8x5:64+64", s)
+	}
+	for _, v := range []int{b.Prompts, b.Completions, b.PromptTokens, b.CompletionTokens} {
+		if v < 1 || v > maxTokens {
+			return Batch{}, fmt.Errorf("%q is no batch: %d is not between 1 and %d", s, v, maxTokens)
+		}
+	}
+	if total := b.Sequences() * (b.PromptTokens + b.CompletionTokens); b.Sequences() > maxTokens || total > maxTokens {
+		return Batch{}, fmt.Errorf("%q is more than the %d tokens that are measured at a time", s, maxTokens)
+	}
+	return b, nil
+}
+
+// Sequences is the number of all completions.
+func (b Batch) Sequences() int { return b.Prompts * b.Completions }
+
+// Pairs is the number of all pairs of completions of a prompt.
+func (b Batch) Pairs() int { return b.Prompts * b.Completions * (b.Completions - 1) / 2 }
+
+// speed is of a run that counts so many tokens.
+func (b Batch) speed(tokens int) Speed {
+	return Speed{Sequences: b.Sequences(), Prompts: b.Prompts, PromptTokens: b.PromptTokens, CompletionTokens: b.CompletionTokens, Tokens: tokens}
+}
 
 // MeasureModel times an update and sampling on random tokens, and leaves the weights a little changed.
 //
 // Errors: those of [engine.Engine.Step] and [generate.Generator.Generate].
-func MeasureModel(ctx context.Context, name string, e *engine.Engine, m Machine, t Timer) (Model, error) {
+func MeasureModel(ctx context.Context, name string, e *engine.Engine, m Machine, train, sample Batch, t Timer) (Model, error) {
 	t.Progress.Start("bench model", 2)
 	defer t.Progress.Done()
 	p := e.Model().Precision()
 	out := Model{Name: name, Precision: p.String(), Parameters: e.Model().Config.Parameters()}
 	var err error
-	if out.Sample, err = measureSampling(ctx, e, t); err != nil {
+	if out.Sample, err = measureSampling(ctx, e, sample, t); err != nil {
 		return out, err
 	}
-	if out.Train, err = measureTraining(ctx, e, t); err != nil {
+	if out.Train, err = measureTraining(ctx, e, train, t); err != nil {
 		return out, err
 	}
 	out.Sample.under(m.peak(p))
@@ -77,34 +115,32 @@ func MeasureModel(ctx context.Context, name string, e *engine.Engine, m Machine,
 
 // measureSampling draws from the model's own distribution. No token ends a completion, so that every run does the
 // same work; that alone is why this has a generator of its own and not the engine's.
-func measureSampling(ctx context.Context, e *engine.Engine, t Timer) (s Speed, err error) {
-	s = Speed{Sequences: sampled, Prompts: sampledPrompts, PromptTokens: promptTokens, CompletionTokens: completionTokens,
-		Tokens: sampled * completionTokens}
+func measureSampling(ctx context.Context, e *engine.Engine, b Batch, t Timer) (s Speed, err error) {
+	s = b.speed(b.Sequences() * b.CompletionTokens)
 	c := e.Model().Config
-	prompts := draw(c.Vocab, sampledPrompts, promptTokens)
-	reqs := make([]generate.Request, sampled)
+	prompts := draw(c.Vocab, b.Prompts, b.PromptTokens)
+	reqs := make([]generate.Request, b.Sequences())
 	for i := range reqs {
-		reqs[i] = generate.Request{Prompt: prompts[i*sampledPrompts/sampled], Seed: uint64(i)}
+		reqs[i] = generate.Request{Prompt: prompts[i/b.Completions], Seed: uint64(i)}
 	}
 	g := generate.New(e.Model(), nil, e.Decode)
 	s.Timing, err = t.time(ctx, func() error {
-		_, err := g.Generate(ctx, reqs, generate.DefaultOptions(completionTokens), nil)
+		_, err := g.Generate(ctx, reqs, generate.DefaultOptions(b.CompletionTokens), nil)
 		return err
 	})
-	s.FLOP = sampleFLOP(c, sampled, sampledPrompts, promptTokens, completionTokens)
+	s.FLOP = sampleFLOP(c, b)
 	return s, err
 }
 
-// measureTraining makes updates with the loss of DPO. The reference's log-probabilities are computed once, before, as
+// measureTraining makes updates with the loss of DPO over all pairs of a prompt's completions. The reference's log-probabilities are computed once, before, as
 // a run computes them once an iteration.
-func measureTraining(ctx context.Context, e *engine.Engine, t Timer) (s Speed, err error) {
-	s = Speed{Sequences: 2 * pairs, Prompts: pairs, PromptTokens: promptTokens, CompletionTokens: completionTokens,
-		Tokens: 2 * pairs * (promptTokens + completionTokens)}
+func measureTraining(ctx context.Context, e *engine.Engine, b Batch, t Timer) (s Speed, err error) {
+	s = b.speed(b.Sequences() * (b.PromptTokens + b.CompletionTokens))
 	c := e.Model().Config
-	prompts, completions := draw(c.Vocab, pairs, promptTokens), draw(c.Vocab, 2*pairs, completionTokens)
-	seqs := make([]engine.Sequence, 2*pairs)
+	prompts, completions := draw(c.Vocab, b.Prompts, b.PromptTokens), draw(c.Vocab, b.Sequences(), b.CompletionTokens)
+	seqs := make([]engine.Sequence, b.Sequences())
 	for i := range seqs {
-		seqs[i] = engine.Sequence{Prompt: prompts[i/2], Completion: completions[i]}
+		seqs[i] = engine.Sequence{Prompt: prompts[i/b.Completions], Completion: completions[i]}
 	}
 	reference, err := e.LogProbs(ctx, seqs)
 	if err != nil {
@@ -115,28 +151,33 @@ func measureTraining(ctx context.Context, e *engine.Engine, t Timer) (s Speed, e
 	}
 	phases := 1
 	s.Timing, err = t.time(ctx, func() error {
-		r, err := e.Step(ctx, seqs, 1e-6, dpoLoss(0.1, reference))
+		r, err := e.Step(ctx, seqs, 1e-6, dpoLoss(0.1, b.Completions, reference))
 		phases = r.Phases
 		return err
 	})
-	s.FLOP = stepFLOP(c, 2*pairs, pairs, promptTokens, completionTokens, phases)
+	s.FLOP = stepFLOP(c, b, phases)
+	s.Pairs = b.Pairs()
 	return s, err
 }
 
-// dpoLoss is the loss of DPO over pairs that stand side by side, the chosen one first:
+// dpoLoss is the loss of DPO over all pairs of each n completions that stand side by side, of which the earlier one is
+// chosen:
 //
 //	L = −(1/B)·Σ log σ(β·h),  h = (log π/π_ref of chosen) − (log π/π_ref of rejected)
 //
 // Source: Rafailov et al. 2023 (arXiv 2305.18290), Eq. 7.
-func dpoLoss(beta float64, reference []float64) engine.LossFunc {
+func dpoLoss(beta float64, n int, reference []float64) engine.LossFunc {
 	return func(logps []float64) (loss float64, grad []float64, err error) {
 		grad = make([]float64, len(logps))
-		n := float64(len(logps) / 2)
-		for i := 0; i < len(logps); i += 2 {
-			h := (logps[i] - reference[i]) - (logps[i+1] - reference[i+1])
-			loss += math.Log1p(math.Exp(-beta*h)) / n
-			grad[i] = -beta / (1 + math.Exp(beta*h)) / n
-			grad[i+1] = -grad[i]
+		pairs := float64(len(logps)) * float64(n-1) / 2
+		for i := range logps {
+			for j := i + 1; j < (i/n+1)*n; j++ {
+				h := (logps[i] - reference[i]) - (logps[j] - reference[j])
+				loss += math.Log1p(math.Exp(-beta*h)) / pairs
+				g := -beta / (1 + math.Exp(beta*h)) / pairs
+				grad[i] += g
+				grad[j] -= g
+			}
 		}
 		return loss, grad, nil
 	}

@@ -36,7 +36,7 @@ func Write(w io.Writer, r Result) error {
 		p.speed("train", m.Train)
 		p.speed("sample", m.Sample)
 		p.Line("train: updates on %d pairs of %d+%d tokens; sample: %d completions of %d prompts,",
-			m.Train.Prompts, m.Train.PromptTokens, m.Train.CompletionTokens, m.Sample.Sequences, m.Sample.Prompts)
+			m.Train.Pairs, m.Train.PromptTokens, m.Train.CompletionTokens, m.Sample.Sequences, m.Sample.Prompts)
 		p.Line("%d+%d tokens, of which those drawn count.", m.Sample.PromptTokens, m.Sample.CompletionTokens)
 	}
 	if it := r.Iteration; it != nil {
