@@ -142,24 +142,21 @@ func (d *decoder) forward(attend func(layer int)) {
 		return
 	}
 	eps := float32(c.NormEps)
-	qd, kd := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
+	qd := c.Heads * c.HeadDim
 	for i, id := range d.ids {
 		copy(d.x[i*c.Width:(i+1)*c.Width], d.model.Embed.W[int(id)*c.Width:])
 	}
 	for l := range d.model.Layers {
 		w, p := &d.model.Layers[l], &d.packed.layers[l]
 		kernel.RMSNorm(d.h, d.rstd, d.x, w.AttnNorm.W, n, c.Width, eps)
-		kernel.GemmPacked(n, d.h, c.Width, &p.q, d.q, qd, false)
-		kernel.GemmPacked(n, d.h, c.Width, &p.k, d.k, kd, false)
-		kernel.GemmPacked(n, d.h, c.Width, &p.v, d.v, kd, false)
+		kernel.GemmPackedAll(n, d.h, c.Width, kernel.Product{B: &p.q, C: d.q}, kernel.Product{B: &p.k, C: d.k}, kernel.Product{B: &p.v, C: d.v})
 		kernel.Rope(d.q, d.pos, d.cos, d.sin, c.Heads, c.HeadDim, false)
 		kernel.Rope(d.k, d.pos, d.cos, d.sin, c.KVHeads, c.HeadDim, false)
 		attend(l)
 		kernel.GemmPacked(n, d.att, qd, &p.o, d.x, c.Width, true)
 
 		kernel.RMSNorm(d.h, d.rstd, d.x, w.MLPNorm.W, n, c.Width, eps)
-		kernel.GemmPacked(n, d.h, c.Width, &p.gate, d.gate, c.FFN, false)
-		kernel.GemmPacked(n, d.h, c.Width, &p.up, d.up, c.FFN, false)
+		kernel.GemmPackedAll(n, d.h, c.Width, kernel.Product{B: &p.gate, C: d.gate}, kernel.Product{B: &p.up, C: d.up})
 		kernel.SwiGLU(d.gate[:n*c.FFN], d.gate, d.up)
 		kernel.GemmPacked(n, d.gate, c.FFN, &p.down, d.x, c.Width, true)
 	}
