@@ -88,6 +88,6 @@ embedded-model: ## train the embedded model anew (about 3 minutes on 2 cores)
 # The same commands give other weights with another instruction set: each has its hash. In float32 the levels above
 # avx512 are avx512.
 pin-model: ## note the hash of MODEL for the instruction set in use (DNO_KERNEL forces one)
-	level=$$($(GO) run ./cmd/dno version --json | sed -n 's/.*"kernel": "\([a-z0-9]*\)".*/\1/p' | sed 's/bf16\|vnni/avx512/'); \
+	level=$$($(GO) run ./cmd/dno version --json | sed -n 's/.*"kernel": "\([a-z0-9]*\)".*/\1/p' | sed 's/^\(avx512vnni\|bf16\|vnni\)$$/avx512/'); \
 	sum=$$(sha256sum $(MODEL)/model.safetensors | cut -d' ' -f1); pins=scripts/geometry/model.sha256; \
 	{ grep -v "^$$level " $$pins; echo "$$level $$sum"; } | sort > $$pins.new && mv $$pins.new $$pins

@@ -18,8 +18,8 @@ type queue struct {
 	results  []Result // each written by the batch that has the request
 	progress func(done int)
 
-	batches, slots     int // slots of each
-	positions, longest int // the most of a completion with its prompt; of a prompt
+	batches int
+	room    room // of each
 
 	mu      sync.Mutex // guards what follows
 	waiting []job      // those of a group follow one another
@@ -32,17 +32,43 @@ const minSlots = 8
 
 func newQueue(g *Generator, reqs []Request, opt *Options, progress func(done int)) *queue {
 	q := &queue{g: g, reqs: reqs, opt: opt, results: make([]Result, len(reqs)), progress: progress, waiting: inGroups(reqs)}
+	r := &q.room
+	r.own, r.prompt = 1, 1
 	for i := range reqs {
 		n := len(reqs[i].Prompt)
-		q.longest = max(q.longest, n)
-		q.positions = max(q.positions, n+g.limit(n, opt)-1) // the last token is never read
+		r.prompt = max(r.prompt, n)
+		r.own = max(r.own, g.limit(n, opt)-1) // the last token is never read
 	}
-	c := &g.model.Config
-	perSlot := 2 * c.Layers * max(1, q.positions) * c.KVHeads * c.HeadDim
 	q.batches = max(1, min(len(reqs)/minSlots, runtime.GOMAXPROCS(0)))
-	share := (len(reqs) + q.batches - 1) / q.batches
-	q.slots = max(1, min(share, g.maxSlots, g.maxCache/q.batches/perSlot))
+	share := max(1, min((len(reqs)+q.batches-1)/q.batches, g.maxSlots))
+	c := &g.model.Config
+	own := c.Layers * kernel.CacheSize(r.own, c.KVHeads, c.HeadDim)
+	prompt := c.Layers * kernel.CacheSize(r.prompt, c.KVHeads, c.HeadDim)
+	r.slots, r.prompts = fit(q.waiting, share, own, prompt, g.maxCache/q.batches)
+	r.rows = max(r.slots, r.prompt, min(r.slots*r.prompt, maxPrefill))
 	return q
+}
+
+// fit returns how many completions, at most most, and how many prompts fit into memory at a time, each once however many
+// completions share it: one at least. Where all that the completions might need does not fit, it is what
+// neighbours among the jobs need, and room that is left is for prompts: a completion that lasts keeps its prompt.
+func fit(jobs []job, most, own, prompt, memory int) (slots, prompts int) {
+	groups := 0
+	if n := len(jobs); n > 0 {
+		groups = jobs[n-1].group + 1
+	}
+	for slots = most; slots > 1 && slots*own+inNeighbours(jobs, slots)*prompt > memory; slots-- {
+	}
+	least := max(1, inNeighbours(jobs, slots))
+	return slots, min(max(least, (memory-slots*own)/prompt), max(1, min(slots, groups)))
+}
+
+// inNeighbours returns the most groups that n jobs which follow one another have.
+func inNeighbours(jobs []job, n int) (most int) {
+	for i := range jobs {
+		most = max(most, jobs[i].group-jobs[max(0, i-n+1)].group+1)
+	}
+	return most
 }
 
 // take hands out up to n waiting requests of equal prompts.
@@ -104,10 +130,13 @@ type batch struct {
 	waiting []job  // taken from the queue
 	making  []slot // [slots]
 	free    []int  // slots
-	active  []int  // slots; first those that have tokens, then those admitted just now
+	active  []int  // slots, those of a prompt together; first those that have tokens, then those admitted just now
 
-	group  int // that a job was admitted of last; -1 before
-	holder int // a slot whose cache begins with that group's prompt
+	prompts     []prompt // [prompts]
+	freePrompts []int
+	unread      []int // prompts
+	group       int   // that a job was admitted of last; -1: its prompt is not held
+	held        int   // that prompt
 
 	logits []float32 // [rows whose tokens are chosen at once, V]
 	dist   distribution
@@ -116,60 +145,101 @@ type batch struct {
 // A slot's completion in the making.
 type slot struct {
 	request  int
+	prompt   int
 	limit    int // most tokens
 	tokens   []int32
 	logProbs []float64
 	random   stream
 }
 
+// A prompt is held by each completion that continues it, and by the batch as long as others of its group may come.
+type prompt struct {
+	ids  []int32
+	uses int
+}
+
 func newBatch(q *queue) *batch {
 	g, c := q.g, &q.g.model.Config
-	rows := max(q.slots, q.longest, min(q.slots*q.longest, maxPrefill))
+	slots, prompts := q.room.slots, q.room.prompts
 	b := &batch{
-		queue: q, d: newDecoder(g.model, &g.packed, q.slots, q.positions, rows),
-		making: make([]slot, q.slots), active: make([]int, 0, q.slots), group: -1,
-		logits: make([]float32, max(1, min(q.slots, g.maxLogits/c.Vocab))*c.Vocab),
+		queue: q, d: newDecoder(g.model, &g.packed, q.room),
+		making: make([]slot, slots), active: make([]int, 0, slots), group: -1,
+		prompts: make([]prompt, prompts), unread: make([]int, 0, prompts),
+		logits: make([]float32, max(1, min(slots, g.maxLogits/c.Vocab))*c.Vocab),
 	}
-	for i := range q.slots {
+	for i := range slots {
 		b.free = append(b.free, i)
+	}
+	for i := range prompts {
+		b.freePrompts = append(b.freePrompts, i)
 	}
 	return b
 }
 
-// prompt returns the prompt of a slot's request.
-func (b *batch) prompt(at int) []int32 { return b.reqs[b.making[at].request].Prompt }
+// prompt returns a prompt's tokens.
+func (b *batch) prompt(i int) []int32 { return b.prompts[i].ids }
+
+// release gives back a prompt; who gives it back last frees it.
+func (b *batch) release(i int) {
+	if b.prompts[i].uses--; b.prompts[i].uses == 0 {
+		b.freePrompts = append(b.freePrompts, i)
+	}
+}
+
+// hold makes a group's prompt the one that slots are started with. It reports false if there is no room for it, which
+// there is as soon as completions of another one have ended.
+func (b *batch) hold(j job) bool {
+	if j.group == b.group {
+		return true
+	}
+	b.letGo()
+	n := len(b.freePrompts) - 1
+	if n < 0 {
+		return false
+	}
+	b.group, b.held, b.freePrompts = j.group, b.freePrompts[n], b.freePrompts[:n]
+	b.prompts[b.held] = prompt{b.reqs[j.request].Prompt, 1}
+	b.unread = append(b.unread, b.held)
+	return true
+}
+
+// letGo gives back the prompt that is held for others of its group.
+func (b *batch) letGo() {
+	if b.group >= 0 {
+		b.release(b.held)
+		b.group = -1
+	}
+}
 
 // admit moves waiting requests to free slots and puts their prompts into the cache.
 func (b *batch) admit(ctx context.Context) error {
-	var unread []int // slots whose prompt is new
-	var copies []int // slots whose prompt stands in a slot that is itself unread; then that slot
+	b.unread = b.unread[:0]
 	for len(b.free) > 0 {
 		if len(b.waiting) == 0 {
 			if b.waiting = b.take(len(b.making)); len(b.waiting) == 0 {
+				b.letGo()
 				break
 			}
 		}
-		j, at := b.waiting[0], b.free[len(b.free)-1]
+		j := b.waiting[0]
+		if !b.hold(j) {
+			break
+		}
+		at := b.free[len(b.free)-1]
 		b.waiting, b.free = b.waiting[1:], b.free[:len(b.free)-1]
 		b.active = append(b.active, at)
 		r, s := &b.reqs[j.request], &b.making[at]
 		s.request, s.limit = j.request, b.g.limit(len(r.Prompt), b.opt)
 		s.tokens, s.logProbs = s.tokens[:0], s.logProbs[:0]
 		s.random.seed(r.Seed)
-		switch {
-		case j.group != b.group:
-			b.group, b.holder = j.group, at
-			unread = append(unread, at)
-		case slices.Contains(unread, b.holder):
-			copies = append(copies, at, b.holder)
-		default: // now: the holder may itself be free, and the next group's; or it is this slot, beyond its prompt
-			b.d.copyPrompt(at, b.holder, len(r.Prompt))
-		}
+		s.prompt = b.held
+		b.prompts[b.held].uses++
+		b.d.start(at, b.held)
 	}
 	if len(b.active) == 0 {
 		return nil
 	}
-	for len(unread) > 0 {
+	for unread := b.unread; len(unread) > 0; {
 		n, tokens := 1, len(b.prompt(unread[0]))
 		for n < len(unread) && tokens+len(b.prompt(unread[n])) <= maxPrefill {
 			tokens += len(b.prompt(unread[n]))
@@ -181,9 +251,6 @@ func (b *batch) admit(ctx context.Context) error {
 		b.d.read(unread[:n], b.prompt)
 		unread = unread[n:]
 	}
-	for ; len(copies) > 0; copies = copies[2:] {
-		b.d.copyPrompt(copies[0], copies[1], len(b.prompt(copies[0])))
-	}
 	return ctx.Err()
 }
 
@@ -194,13 +261,13 @@ func (b *batch) advance() {
 	for _, at := range b.active {
 		if s := &b.making[at]; len(s.tokens) > 0 {
 			last := len(s.tokens) - 1
-			b.d.add(at, len(b.prompt(at))+last, s.tokens[last])
+			b.d.add(at, len(b.prompt(s.prompt))+last, s.tokens[last])
 		}
 	}
 	b.d.step()
 	n := len(b.d.ids)
 	for i, at := range b.active[n:] {
-		b.d.recall(n+i, at)
+		b.d.recall(n+i, b.making[at].prompt)
 	}
 }
 
@@ -220,6 +287,7 @@ func (b *batch) extend() (ended int, err error) {
 			if finish, end := b.g.ended(s.tokens, s.limit, b.opt); end {
 				b.results[s.request] = b.result(s, finish)
 				b.free = append(b.free, at)
+				b.release(s.prompt)
 				ended++
 			} else {
 				b.active = append(b.active, at)

@@ -199,6 +199,36 @@ func adamWAVX2(w *float32, grad *float32, m *float32, v *float32, n int, c *floa
 //go:noescape
 func roundAVX2(dst *float32, src *float32, n int)
 
+// tileQ81x8AVX2 is tileQ8Generic for m = 1 with fused sums; d are b's scales, strides are in bytes, n is at most 8.
+// n and rows are at least 1.
+//
+//go:noescape
+func tileQ81x8AVX2(k int, a *float32, rs int, ks int, b *float32, d *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tileQ81x16AVX2 is tileQ8Generic for m = 1 with fused sums; d are b's scales, strides are in bytes, n is at most 16.
+// n and rows are at least 1.
+//
+//go:noescape
+func tileQ81x16AVX2(k int, a *float32, rs int, ks int, b *float32, d *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tileQ82x8AVX2 is tileQ8Generic for m = 2 with fused sums; d are b's scales, strides are in bytes, n is at most 8.
+// n and rows are at least 1.
+//
+//go:noescape
+func tileQ82x8AVX2(k int, a *float32, rs int, ks int, b *float32, d *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tileQ82x16AVX2 is tileQ8Generic for m = 2 with fused sums; d are b's scales, strides are in bytes, n is at most 16.
+// n and rows are at least 1.
+//
+//go:noescape
+func tileQ82x16AVX2(k int, a *float32, rs int, ks int, b *float32, d *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// quantizeAVX2 is quantizeGeneric.
+// n and rows are at least 1.
+//
+//go:noescape
+func quantizeAVX2(dst *float32, x *float32, n int)
+
 // peakAVX2 is for range n { 48 independent vector FMAs }: what the core can do at most.
 // n and rows are at least 1.
 //
@@ -493,6 +523,84 @@ func adamWAVX512(w *float32, grad *float32, m *float32, v *float32, n int, c *fl
 //go:noescape
 func roundAVX512(dst *float32, src *float32, n int)
 
+// tileQ81x16AVX512 is tileQ8Generic for m = 1 with fused sums; d are b's scales, strides are in bytes, n is at most 16.
+// n and rows are at least 1.
+//
+//go:noescape
+func tileQ81x16AVX512(k int, a *float32, rs int, ks int, b *float32, d *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tileQ81x32AVX512 is tileQ8Generic for m = 1 with fused sums; d are b's scales, strides are in bytes, n is at most 32.
+// n and rows are at least 1.
+//
+//go:noescape
+func tileQ81x32AVX512(k int, a *float32, rs int, ks int, b *float32, d *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tileQ82x16AVX512 is tileQ8Generic for m = 2 with fused sums; d are b's scales, strides are in bytes, n is at most 16.
+// n and rows are at least 1.
+//
+//go:noescape
+func tileQ82x16AVX512(k int, a *float32, rs int, ks int, b *float32, d *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tileQ82x32AVX512 is tileQ8Generic for m = 2 with fused sums; d are b's scales, strides are in bytes, n is at most 32.
+// n and rows are at least 1.
+//
+//go:noescape
+func tileQ82x32AVX512(k int, a *float32, rs int, ks int, b *float32, d *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tileQ83x16AVX512 is tileQ8Generic for m = 3 with fused sums; d are b's scales, strides are in bytes, n is at most 16.
+// n and rows are at least 1.
+//
+//go:noescape
+func tileQ83x16AVX512(k int, a *float32, rs int, ks int, b *float32, d *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tileQ83x32AVX512 is tileQ8Generic for m = 3 with fused sums; d are b's scales, strides are in bytes, n is at most 32.
+// n and rows are at least 1.
+//
+//go:noescape
+func tileQ83x32AVX512(k int, a *float32, rs int, ks int, b *float32, d *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tileQ84x16AVX512 is tileQ8Generic for m = 4 with fused sums; d are b's scales, strides are in bytes, n is at most 16.
+// n and rows are at least 1.
+//
+//go:noescape
+func tileQ84x16AVX512(k int, a *float32, rs int, ks int, b *float32, d *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tileQ84x32AVX512 is tileQ8Generic for m = 4 with fused sums; d are b's scales, strides are in bytes, n is at most 32.
+// n and rows are at least 1.
+//
+//go:noescape
+func tileQ84x32AVX512(k int, a *float32, rs int, ks int, b *float32, d *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tileQ85x16AVX512 is tileQ8Generic for m = 5 with fused sums; d are b's scales, strides are in bytes, n is at most 16.
+// n and rows are at least 1.
+//
+//go:noescape
+func tileQ85x16AVX512(k int, a *float32, rs int, ks int, b *float32, d *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tileQ85x32AVX512 is tileQ8Generic for m = 5 with fused sums; d are b's scales, strides are in bytes, n is at most 32.
+// n and rows are at least 1.
+//
+//go:noescape
+func tileQ85x32AVX512(k int, a *float32, rs int, ks int, b *float32, d *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tileQ86x16AVX512 is tileQ8Generic for m = 6 with fused sums; d are b's scales, strides are in bytes, n is at most 16.
+// n and rows are at least 1.
+//
+//go:noescape
+func tileQ86x16AVX512(k int, a *float32, rs int, ks int, b *float32, d *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// tileQ86x32AVX512 is tileQ8Generic for m = 6 with fused sums; d are b's scales, strides are in bytes, n is at most 32.
+// n and rows are at least 1.
+//
+//go:noescape
+func tileQ86x32AVX512(k int, a *float32, rs int, ks int, b *float32, d *float32, bs int, c *float32, ldc int, n int, acc int)
+
+// quantizeAVX512 is quantizeGeneric.
+// n and rows are at least 1.
+//
+//go:noescape
+func quantizeAVX512(dst *float32, x *float32, n int)
+
 // peakAVX512 is for range n { 48 independent vector FMAs }: what the core can do at most.
 // n and rows are at least 1.
 //
@@ -692,85 +800,79 @@ func pairRowsBF16(dst *float32, ds int, src *float32, ld int, n int, kc int)
 //go:noescape
 func peakBF16(n int)
 
-// tile1x16VNNI is tileQ8Generic for m = 1 with fused sums; strides are in bytes, n is at most 16.
+// tileQ81x16VNNI is tileQ8Generic for m = 1 with fused sums; d are b's scales, strides are in bytes, n is at most 16.
 // n and rows are at least 1.
 //
 //go:noescape
-func tile1x16VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+func tileQ81x16VNNI(k int, a *float32, rs int, ks int, b *float32, d *float32, bs int, c *float32, ldc int, n int, acc int)
 
-// tile1x32VNNI is tileQ8Generic for m = 1 with fused sums; strides are in bytes, n is at most 32.
+// tileQ81x32VNNI is tileQ8Generic for m = 1 with fused sums; d are b's scales, strides are in bytes, n is at most 32.
 // n and rows are at least 1.
 //
 //go:noescape
-func tile1x32VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+func tileQ81x32VNNI(k int, a *float32, rs int, ks int, b *float32, d *float32, bs int, c *float32, ldc int, n int, acc int)
 
-// tile2x16VNNI is tileQ8Generic for m = 2 with fused sums; strides are in bytes, n is at most 16.
+// tileQ82x16VNNI is tileQ8Generic for m = 2 with fused sums; d are b's scales, strides are in bytes, n is at most 16.
 // n and rows are at least 1.
 //
 //go:noescape
-func tile2x16VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+func tileQ82x16VNNI(k int, a *float32, rs int, ks int, b *float32, d *float32, bs int, c *float32, ldc int, n int, acc int)
 
-// tile2x32VNNI is tileQ8Generic for m = 2 with fused sums; strides are in bytes, n is at most 32.
+// tileQ82x32VNNI is tileQ8Generic for m = 2 with fused sums; d are b's scales, strides are in bytes, n is at most 32.
 // n and rows are at least 1.
 //
 //go:noescape
-func tile2x32VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+func tileQ82x32VNNI(k int, a *float32, rs int, ks int, b *float32, d *float32, bs int, c *float32, ldc int, n int, acc int)
 
-// tile3x16VNNI is tileQ8Generic for m = 3 with fused sums; strides are in bytes, n is at most 16.
+// tileQ83x16VNNI is tileQ8Generic for m = 3 with fused sums; d are b's scales, strides are in bytes, n is at most 16.
 // n and rows are at least 1.
 //
 //go:noescape
-func tile3x16VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+func tileQ83x16VNNI(k int, a *float32, rs int, ks int, b *float32, d *float32, bs int, c *float32, ldc int, n int, acc int)
 
-// tile3x32VNNI is tileQ8Generic for m = 3 with fused sums; strides are in bytes, n is at most 32.
+// tileQ83x32VNNI is tileQ8Generic for m = 3 with fused sums; d are b's scales, strides are in bytes, n is at most 32.
 // n and rows are at least 1.
 //
 //go:noescape
-func tile3x32VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+func tileQ83x32VNNI(k int, a *float32, rs int, ks int, b *float32, d *float32, bs int, c *float32, ldc int, n int, acc int)
 
-// tile4x16VNNI is tileQ8Generic for m = 4 with fused sums; strides are in bytes, n is at most 16.
+// tileQ84x16VNNI is tileQ8Generic for m = 4 with fused sums; d are b's scales, strides are in bytes, n is at most 16.
 // n and rows are at least 1.
 //
 //go:noescape
-func tile4x16VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+func tileQ84x16VNNI(k int, a *float32, rs int, ks int, b *float32, d *float32, bs int, c *float32, ldc int, n int, acc int)
 
-// tile4x32VNNI is tileQ8Generic for m = 4 with fused sums; strides are in bytes, n is at most 32.
+// tileQ84x32VNNI is tileQ8Generic for m = 4 with fused sums; d are b's scales, strides are in bytes, n is at most 32.
 // n and rows are at least 1.
 //
 //go:noescape
-func tile4x32VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+func tileQ84x32VNNI(k int, a *float32, rs int, ks int, b *float32, d *float32, bs int, c *float32, ldc int, n int, acc int)
 
-// tile5x16VNNI is tileQ8Generic for m = 5 with fused sums; strides are in bytes, n is at most 16.
+// tileQ85x16VNNI is tileQ8Generic for m = 5 with fused sums; d are b's scales, strides are in bytes, n is at most 16.
 // n and rows are at least 1.
 //
 //go:noescape
-func tile5x16VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+func tileQ85x16VNNI(k int, a *float32, rs int, ks int, b *float32, d *float32, bs int, c *float32, ldc int, n int, acc int)
 
-// tile5x32VNNI is tileQ8Generic for m = 5 with fused sums; strides are in bytes, n is at most 32.
+// tileQ85x32VNNI is tileQ8Generic for m = 5 with fused sums; d are b's scales, strides are in bytes, n is at most 32.
 // n and rows are at least 1.
 //
 //go:noescape
-func tile5x32VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+func tileQ85x32VNNI(k int, a *float32, rs int, ks int, b *float32, d *float32, bs int, c *float32, ldc int, n int, acc int)
 
-// tile6x16VNNI is tileQ8Generic for m = 6 with fused sums; strides are in bytes, n is at most 16.
+// tileQ86x16VNNI is tileQ8Generic for m = 6 with fused sums; d are b's scales, strides are in bytes, n is at most 16.
 // n and rows are at least 1.
 //
 //go:noescape
-func tile6x16VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+func tileQ86x16VNNI(k int, a *float32, rs int, ks int, b *float32, d *float32, bs int, c *float32, ldc int, n int, acc int)
 
-// tile6x32VNNI is tileQ8Generic for m = 6 with fused sums; strides are in bytes, n is at most 32.
+// tileQ86x32VNNI is tileQ8Generic for m = 6 with fused sums; d are b's scales, strides are in bytes, n is at most 32.
 // n and rows are at least 1.
 //
 //go:noescape
-func tile6x32VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+func tileQ86x32VNNI(k int, a *float32, rs int, ks int, b *float32, d *float32, bs int, c *float32, ldc int, n int, acc int)
 
-// quantizeVNNI is quantizeGeneric.
-// n and rows are at least 1.
-//
-//go:noescape
-func quantizeVNNI(dst *float32, x *float32, n int)
-
-// peakVNNI is peakAVX512 for products of int8.
+// peakVNNI is peakAVX512 for products of int8 by VPDPBUSD.
 // n and rows are at least 1.
 //
 //go:noescape

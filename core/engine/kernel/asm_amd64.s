@@ -3720,6 +3720,1004 @@ DATA bits_7fffffff<>+56(SB)/4, $0x7fffffff
 DATA bits_7fffffff<>+60(SB)/4, $0x7fffffff
 GLOBL bits_7fffffff<>(SB), RODATA|NOPTR, $64
 
+// func tileQ81x8AVX2(k int, a *float32, rs int, ks int, b *float32, d *float32, bs int, c *float32, ldc int, n int, acc int)
+// Requires: AVX, AVX2, F16C, FMA3
+TEXT ·tileQ81x8AVX2(SB), NOSPLIT, $0-88
+	MOVQ       n+72(FP), AX
+	LEAQ       masks<>+128(SB), CX
+	SHLQ       $0x02, AX
+	SUBQ       AX, CX
+	MOVQ       acc+80(FP), AX
+	VXORPS     Y0, Y0, Y0
+	TESTQ      AX, AX
+	JZ         start
+	MOVQ       c+56(FP), AX
+	MOVQ       ldc+64(FP), DX
+	VMOVUPS    (CX), Y12
+	VMASKMOVPS (AX), Y12, Y0
+
+start:
+	MOVQ k+0(FP), AX
+	MOVQ rs+16(FP), DX
+	MOVQ ks+24(FP), DX
+	MOVQ b+32(FP), BX
+	MOVQ d+40(FP), SI
+	MOVQ bs+48(FP), DI
+	MOVQ a+8(FP), R8
+
+loop:
+	VPBROADCASTD 36(R8), Y4
+	VMOVUPS      (BX), Y8
+	VPSRLW       $0x08, Y8, Y10
+	VPAND        bits_00ff00ff<>+0(SB), Y8, Y8
+	VPBROADCASTD (R8), Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y10, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VPSLLW       $0x08, Y12, Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y8, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VMOVUPS      128(BX), Y8
+	VPSRLW       $0x08, Y8, Y10
+	VPAND        bits_00ff00ff<>+0(SB), Y8, Y8
+	VPBROADCASTD 4(R8), Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y10, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VPSLLW       $0x08, Y12, Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y8, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VMOVUPS      256(BX), Y8
+	VPSRLW       $0x08, Y8, Y10
+	VPAND        bits_00ff00ff<>+0(SB), Y8, Y8
+	VPBROADCASTD 8(R8), Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y10, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VPSLLW       $0x08, Y12, Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y8, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VMOVUPS      384(BX), Y8
+	VPSRLW       $0x08, Y8, Y10
+	VPAND        bits_00ff00ff<>+0(SB), Y8, Y8
+	VPBROADCASTD 12(R8), Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y10, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VPSLLW       $0x08, Y12, Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y8, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VMOVUPS      512(BX), Y8
+	VPSRLW       $0x08, Y8, Y10
+	VPAND        bits_00ff00ff<>+0(SB), Y8, Y8
+	VPBROADCASTD 16(R8), Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y10, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VPSLLW       $0x08, Y12, Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y8, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VMOVUPS      640(BX), Y8
+	VPSRLW       $0x08, Y8, Y10
+	VPAND        bits_00ff00ff<>+0(SB), Y8, Y8
+	VPBROADCASTD 20(R8), Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y10, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VPSLLW       $0x08, Y12, Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y8, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VMOVUPS      768(BX), Y8
+	VPSRLW       $0x08, Y8, Y10
+	VPAND        bits_00ff00ff<>+0(SB), Y8, Y8
+	VPBROADCASTD 24(R8), Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y10, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VPSLLW       $0x08, Y12, Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y8, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VMOVUPS      896(BX), Y8
+	VPSRLW       $0x08, Y8, Y10
+	VPAND        bits_00ff00ff<>+0(SB), Y8, Y8
+	VPBROADCASTD 28(R8), Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y10, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VPSLLW       $0x08, Y12, Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y8, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VCVTPH2PS    (SI), Y8
+	VBROADCASTSS 32(R8), Y12
+	VMULPS       Y8, Y12, Y10
+	VCVTDQ2PS    Y4, Y4
+	VFMADD231PS  Y10, Y4, Y0
+	ADDQ         DX, R8
+	ADDQ         DI, BX
+	ADDQ         DI, SI
+	SUBQ         $0x01, AX
+	JNZ          loop
+	MOVQ         c+56(FP), AX
+	MOVQ         ldc+64(FP), DX
+	VMOVUPS      (CX), Y12
+	VMASKMOVPS   Y0, Y12, (AX)
+	VZEROUPPER
+	RET
+
+DATA bits_00ff00ff<>+0(SB)/4, $0x00ff00ff
+DATA bits_00ff00ff<>+4(SB)/4, $0x00ff00ff
+DATA bits_00ff00ff<>+8(SB)/4, $0x00ff00ff
+DATA bits_00ff00ff<>+12(SB)/4, $0x00ff00ff
+DATA bits_00ff00ff<>+16(SB)/4, $0x00ff00ff
+DATA bits_00ff00ff<>+20(SB)/4, $0x00ff00ff
+DATA bits_00ff00ff<>+24(SB)/4, $0x00ff00ff
+DATA bits_00ff00ff<>+28(SB)/4, $0x00ff00ff
+DATA bits_00ff00ff<>+32(SB)/4, $0x00ff00ff
+DATA bits_00ff00ff<>+36(SB)/4, $0x00ff00ff
+DATA bits_00ff00ff<>+40(SB)/4, $0x00ff00ff
+DATA bits_00ff00ff<>+44(SB)/4, $0x00ff00ff
+DATA bits_00ff00ff<>+48(SB)/4, $0x00ff00ff
+DATA bits_00ff00ff<>+52(SB)/4, $0x00ff00ff
+DATA bits_00ff00ff<>+56(SB)/4, $0x00ff00ff
+DATA bits_00ff00ff<>+60(SB)/4, $0x00ff00ff
+GLOBL bits_00ff00ff<>(SB), RODATA|NOPTR, $64
+
+// func tileQ81x16AVX2(k int, a *float32, rs int, ks int, b *float32, d *float32, bs int, c *float32, ldc int, n int, acc int)
+// Requires: AVX, AVX2, F16C, FMA3
+TEXT ·tileQ81x16AVX2(SB), NOSPLIT, $0-88
+	MOVQ       n+72(FP), AX
+	LEAQ       masks<>+128(SB), CX
+	SHLQ       $0x02, AX
+	SUBQ       AX, CX
+	MOVQ       acc+80(FP), AX
+	VXORPS     Y0, Y0, Y0
+	VXORPS     Y1, Y1, Y1
+	TESTQ      AX, AX
+	JZ         start
+	MOVQ       c+56(FP), AX
+	MOVQ       ldc+64(FP), DX
+	VMOVUPS    (CX), Y12
+	VMASKMOVPS (AX), Y12, Y0
+	VMOVUPS    32(CX), Y13
+	VMASKMOVPS 32(AX), Y13, Y1
+
+start:
+	MOVQ k+0(FP), AX
+	MOVQ rs+16(FP), DX
+	MOVQ ks+24(FP), DX
+	MOVQ b+32(FP), BX
+	MOVQ d+40(FP), SI
+	MOVQ bs+48(FP), DI
+	MOVQ a+8(FP), R8
+
+loop:
+	VPBROADCASTD 36(R8), Y4
+	VPBROADCASTD 36(R8), Y5
+	VMOVUPS      (BX), Y8
+	VMOVUPS      32(BX), Y9
+	VPSRLW       $0x08, Y8, Y10
+	VPAND        bits_00ff00ff<>+0(SB), Y8, Y8
+	VPSRLW       $0x08, Y9, Y11
+	VPAND        bits_00ff00ff<>+0(SB), Y9, Y9
+	VPBROADCASTD (R8), Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y10, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VPMADDWD     Y11, Y13, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y12, Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y8, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VPMADDWD     Y9, Y13, Y14
+	VPADDD       Y14, Y5, Y5
+	VMOVUPS      128(BX), Y8
+	VMOVUPS      160(BX), Y9
+	VPSRLW       $0x08, Y8, Y10
+	VPAND        bits_00ff00ff<>+0(SB), Y8, Y8
+	VPSRLW       $0x08, Y9, Y11
+	VPAND        bits_00ff00ff<>+0(SB), Y9, Y9
+	VPBROADCASTD 4(R8), Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y10, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VPMADDWD     Y11, Y13, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y12, Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y8, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VPMADDWD     Y9, Y13, Y14
+	VPADDD       Y14, Y5, Y5
+	VMOVUPS      256(BX), Y8
+	VMOVUPS      288(BX), Y9
+	VPSRLW       $0x08, Y8, Y10
+	VPAND        bits_00ff00ff<>+0(SB), Y8, Y8
+	VPSRLW       $0x08, Y9, Y11
+	VPAND        bits_00ff00ff<>+0(SB), Y9, Y9
+	VPBROADCASTD 8(R8), Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y10, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VPMADDWD     Y11, Y13, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y12, Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y8, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VPMADDWD     Y9, Y13, Y14
+	VPADDD       Y14, Y5, Y5
+	VMOVUPS      384(BX), Y8
+	VMOVUPS      416(BX), Y9
+	VPSRLW       $0x08, Y8, Y10
+	VPAND        bits_00ff00ff<>+0(SB), Y8, Y8
+	VPSRLW       $0x08, Y9, Y11
+	VPAND        bits_00ff00ff<>+0(SB), Y9, Y9
+	VPBROADCASTD 12(R8), Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y10, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VPMADDWD     Y11, Y13, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y12, Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y8, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VPMADDWD     Y9, Y13, Y14
+	VPADDD       Y14, Y5, Y5
+	VMOVUPS      512(BX), Y8
+	VMOVUPS      544(BX), Y9
+	VPSRLW       $0x08, Y8, Y10
+	VPAND        bits_00ff00ff<>+0(SB), Y8, Y8
+	VPSRLW       $0x08, Y9, Y11
+	VPAND        bits_00ff00ff<>+0(SB), Y9, Y9
+	VPBROADCASTD 16(R8), Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y10, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VPMADDWD     Y11, Y13, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y12, Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y8, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VPMADDWD     Y9, Y13, Y14
+	VPADDD       Y14, Y5, Y5
+	VMOVUPS      640(BX), Y8
+	VMOVUPS      672(BX), Y9
+	VPSRLW       $0x08, Y8, Y10
+	VPAND        bits_00ff00ff<>+0(SB), Y8, Y8
+	VPSRLW       $0x08, Y9, Y11
+	VPAND        bits_00ff00ff<>+0(SB), Y9, Y9
+	VPBROADCASTD 20(R8), Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y10, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VPMADDWD     Y11, Y13, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y12, Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y8, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VPMADDWD     Y9, Y13, Y14
+	VPADDD       Y14, Y5, Y5
+	VMOVUPS      768(BX), Y8
+	VMOVUPS      800(BX), Y9
+	VPSRLW       $0x08, Y8, Y10
+	VPAND        bits_00ff00ff<>+0(SB), Y8, Y8
+	VPSRLW       $0x08, Y9, Y11
+	VPAND        bits_00ff00ff<>+0(SB), Y9, Y9
+	VPBROADCASTD 24(R8), Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y10, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VPMADDWD     Y11, Y13, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y12, Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y8, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VPMADDWD     Y9, Y13, Y14
+	VPADDD       Y14, Y5, Y5
+	VMOVUPS      896(BX), Y8
+	VMOVUPS      928(BX), Y9
+	VPSRLW       $0x08, Y8, Y10
+	VPAND        bits_00ff00ff<>+0(SB), Y8, Y8
+	VPSRLW       $0x08, Y9, Y11
+	VPAND        bits_00ff00ff<>+0(SB), Y9, Y9
+	VPBROADCASTD 28(R8), Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y10, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VPMADDWD     Y11, Y13, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y12, Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y8, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VPMADDWD     Y9, Y13, Y14
+	VPADDD       Y14, Y5, Y5
+	VCVTPH2PS    (SI), Y8
+	VCVTPH2PS    16(SI), Y9
+	VBROADCASTSS 32(R8), Y12
+	VMULPS       Y8, Y12, Y10
+	VCVTDQ2PS    Y4, Y4
+	VFMADD231PS  Y10, Y4, Y0
+	VMULPS       Y9, Y12, Y11
+	VCVTDQ2PS    Y5, Y5
+	VFMADD231PS  Y11, Y5, Y1
+	ADDQ         DX, R8
+	ADDQ         DI, BX
+	ADDQ         DI, SI
+	SUBQ         $0x01, AX
+	JNZ          loop
+	MOVQ         c+56(FP), AX
+	MOVQ         ldc+64(FP), DX
+	VMOVUPS      (CX), Y12
+	VMOVUPS      32(CX), Y13
+	VMASKMOVPS   Y0, Y12, (AX)
+	VMASKMOVPS   Y1, Y13, 32(AX)
+	VZEROUPPER
+	RET
+
+// func tileQ82x8AVX2(k int, a *float32, rs int, ks int, b *float32, d *float32, bs int, c *float32, ldc int, n int, acc int)
+// Requires: AVX, AVX2, F16C, FMA3
+TEXT ·tileQ82x8AVX2(SB), NOSPLIT, $0-88
+	MOVQ       n+72(FP), AX
+	LEAQ       masks<>+128(SB), CX
+	SHLQ       $0x02, AX
+	SUBQ       AX, CX
+	MOVQ       acc+80(FP), AX
+	VXORPS     Y0, Y0, Y0
+	VXORPS     Y2, Y2, Y2
+	TESTQ      AX, AX
+	JZ         start
+	MOVQ       c+56(FP), AX
+	MOVQ       ldc+64(FP), DX
+	VMOVUPS    (CX), Y12
+	VMASKMOVPS (AX), Y12, Y0
+	ADDQ       DX, AX
+	VMOVUPS    (CX), Y12
+	VMASKMOVPS (AX), Y12, Y2
+
+start:
+	MOVQ k+0(FP), AX
+	MOVQ rs+16(FP), DX
+	MOVQ ks+24(FP), BX
+	MOVQ b+32(FP), SI
+	MOVQ d+40(FP), DI
+	MOVQ bs+48(FP), R8
+	MOVQ a+8(FP), R9
+
+loop:
+	VPBROADCASTD 36(R9), Y4
+	VPBROADCASTD 36(R9)(DX*1), Y6
+	VMOVUPS      (SI), Y8
+	VPSRLW       $0x08, Y8, Y10
+	VPAND        bits_00ff00ff<>+0(SB), Y8, Y8
+	VPBROADCASTD (R9), Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y10, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VPSLLW       $0x08, Y12, Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y8, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VPBROADCASTD (R9)(DX*1), Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y10, Y13, Y14
+	VPADDD       Y14, Y6, Y6
+	VPSLLW       $0x08, Y12, Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y8, Y13, Y14
+	VPADDD       Y14, Y6, Y6
+	VMOVUPS      128(SI), Y8
+	VPSRLW       $0x08, Y8, Y10
+	VPAND        bits_00ff00ff<>+0(SB), Y8, Y8
+	VPBROADCASTD 4(R9), Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y10, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VPSLLW       $0x08, Y12, Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y8, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VPBROADCASTD 4(R9)(DX*1), Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y10, Y13, Y14
+	VPADDD       Y14, Y6, Y6
+	VPSLLW       $0x08, Y12, Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y8, Y13, Y14
+	VPADDD       Y14, Y6, Y6
+	VMOVUPS      256(SI), Y8
+	VPSRLW       $0x08, Y8, Y10
+	VPAND        bits_00ff00ff<>+0(SB), Y8, Y8
+	VPBROADCASTD 8(R9), Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y10, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VPSLLW       $0x08, Y12, Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y8, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VPBROADCASTD 8(R9)(DX*1), Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y10, Y13, Y14
+	VPADDD       Y14, Y6, Y6
+	VPSLLW       $0x08, Y12, Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y8, Y13, Y14
+	VPADDD       Y14, Y6, Y6
+	VMOVUPS      384(SI), Y8
+	VPSRLW       $0x08, Y8, Y10
+	VPAND        bits_00ff00ff<>+0(SB), Y8, Y8
+	VPBROADCASTD 12(R9), Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y10, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VPSLLW       $0x08, Y12, Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y8, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VPBROADCASTD 12(R9)(DX*1), Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y10, Y13, Y14
+	VPADDD       Y14, Y6, Y6
+	VPSLLW       $0x08, Y12, Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y8, Y13, Y14
+	VPADDD       Y14, Y6, Y6
+	VMOVUPS      512(SI), Y8
+	VPSRLW       $0x08, Y8, Y10
+	VPAND        bits_00ff00ff<>+0(SB), Y8, Y8
+	VPBROADCASTD 16(R9), Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y10, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VPSLLW       $0x08, Y12, Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y8, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VPBROADCASTD 16(R9)(DX*1), Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y10, Y13, Y14
+	VPADDD       Y14, Y6, Y6
+	VPSLLW       $0x08, Y12, Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y8, Y13, Y14
+	VPADDD       Y14, Y6, Y6
+	VMOVUPS      640(SI), Y8
+	VPSRLW       $0x08, Y8, Y10
+	VPAND        bits_00ff00ff<>+0(SB), Y8, Y8
+	VPBROADCASTD 20(R9), Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y10, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VPSLLW       $0x08, Y12, Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y8, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VPBROADCASTD 20(R9)(DX*1), Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y10, Y13, Y14
+	VPADDD       Y14, Y6, Y6
+	VPSLLW       $0x08, Y12, Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y8, Y13, Y14
+	VPADDD       Y14, Y6, Y6
+	VMOVUPS      768(SI), Y8
+	VPSRLW       $0x08, Y8, Y10
+	VPAND        bits_00ff00ff<>+0(SB), Y8, Y8
+	VPBROADCASTD 24(R9), Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y10, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VPSLLW       $0x08, Y12, Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y8, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VPBROADCASTD 24(R9)(DX*1), Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y10, Y13, Y14
+	VPADDD       Y14, Y6, Y6
+	VPSLLW       $0x08, Y12, Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y8, Y13, Y14
+	VPADDD       Y14, Y6, Y6
+	VMOVUPS      896(SI), Y8
+	VPSRLW       $0x08, Y8, Y10
+	VPAND        bits_00ff00ff<>+0(SB), Y8, Y8
+	VPBROADCASTD 28(R9), Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y10, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VPSLLW       $0x08, Y12, Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y8, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VPBROADCASTD 28(R9)(DX*1), Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y10, Y13, Y14
+	VPADDD       Y14, Y6, Y6
+	VPSLLW       $0x08, Y12, Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y8, Y13, Y14
+	VPADDD       Y14, Y6, Y6
+	VCVTPH2PS    (DI), Y8
+	VBROADCASTSS 32(R9), Y12
+	VMULPS       Y8, Y12, Y10
+	VCVTDQ2PS    Y4, Y4
+	VFMADD231PS  Y10, Y4, Y0
+	VBROADCASTSS 32(R9)(DX*1), Y12
+	VMULPS       Y8, Y12, Y10
+	VCVTDQ2PS    Y6, Y6
+	VFMADD231PS  Y10, Y6, Y2
+	ADDQ         BX, R9
+	ADDQ         R8, SI
+	ADDQ         R8, DI
+	SUBQ         $0x01, AX
+	JNZ          loop
+	MOVQ         c+56(FP), AX
+	MOVQ         ldc+64(FP), DX
+	VMOVUPS      (CX), Y12
+	VMASKMOVPS   Y0, Y12, (AX)
+	ADDQ         DX, AX
+	VMASKMOVPS   Y2, Y12, (AX)
+	VZEROUPPER
+	RET
+
+// func tileQ82x16AVX2(k int, a *float32, rs int, ks int, b *float32, d *float32, bs int, c *float32, ldc int, n int, acc int)
+// Requires: AVX, AVX2, F16C, FMA3
+TEXT ·tileQ82x16AVX2(SB), NOSPLIT, $0-88
+	MOVQ       n+72(FP), AX
+	LEAQ       masks<>+128(SB), CX
+	SHLQ       $0x02, AX
+	SUBQ       AX, CX
+	MOVQ       acc+80(FP), AX
+	VXORPS     Y0, Y0, Y0
+	VXORPS     Y1, Y1, Y1
+	VXORPS     Y2, Y2, Y2
+	VXORPS     Y3, Y3, Y3
+	TESTQ      AX, AX
+	JZ         start
+	MOVQ       c+56(FP), AX
+	MOVQ       ldc+64(FP), DX
+	VMOVUPS    (CX), Y12
+	VMASKMOVPS (AX), Y12, Y0
+	VMOVUPS    32(CX), Y13
+	VMASKMOVPS 32(AX), Y13, Y1
+	ADDQ       DX, AX
+	VMOVUPS    (CX), Y12
+	VMASKMOVPS (AX), Y12, Y2
+	VMOVUPS    32(CX), Y13
+	VMASKMOVPS 32(AX), Y13, Y3
+
+start:
+	MOVQ k+0(FP), AX
+	MOVQ rs+16(FP), DX
+	MOVQ ks+24(FP), BX
+	MOVQ b+32(FP), SI
+	MOVQ d+40(FP), DI
+	MOVQ bs+48(FP), R8
+	MOVQ a+8(FP), R9
+
+loop:
+	VPBROADCASTD 36(R9), Y4
+	VPBROADCASTD 36(R9), Y5
+	VPBROADCASTD 36(R9)(DX*1), Y6
+	VPBROADCASTD 36(R9)(DX*1), Y7
+	VMOVUPS      (SI), Y8
+	VMOVUPS      32(SI), Y9
+	VPSRLW       $0x08, Y8, Y10
+	VPAND        bits_00ff00ff<>+0(SB), Y8, Y8
+	VPSRLW       $0x08, Y9, Y11
+	VPAND        bits_00ff00ff<>+0(SB), Y9, Y9
+	VPBROADCASTD (R9), Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y10, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VPMADDWD     Y11, Y13, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y12, Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y8, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VPMADDWD     Y9, Y13, Y14
+	VPADDD       Y14, Y5, Y5
+	VPBROADCASTD (R9)(DX*1), Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y10, Y13, Y14
+	VPADDD       Y14, Y6, Y6
+	VPMADDWD     Y11, Y13, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSLLW       $0x08, Y12, Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y8, Y13, Y14
+	VPADDD       Y14, Y6, Y6
+	VPMADDWD     Y9, Y13, Y14
+	VPADDD       Y14, Y7, Y7
+	VMOVUPS      128(SI), Y8
+	VMOVUPS      160(SI), Y9
+	VPSRLW       $0x08, Y8, Y10
+	VPAND        bits_00ff00ff<>+0(SB), Y8, Y8
+	VPSRLW       $0x08, Y9, Y11
+	VPAND        bits_00ff00ff<>+0(SB), Y9, Y9
+	VPBROADCASTD 4(R9), Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y10, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VPMADDWD     Y11, Y13, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y12, Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y8, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VPMADDWD     Y9, Y13, Y14
+	VPADDD       Y14, Y5, Y5
+	VPBROADCASTD 4(R9)(DX*1), Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y10, Y13, Y14
+	VPADDD       Y14, Y6, Y6
+	VPMADDWD     Y11, Y13, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSLLW       $0x08, Y12, Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y8, Y13, Y14
+	VPADDD       Y14, Y6, Y6
+	VPMADDWD     Y9, Y13, Y14
+	VPADDD       Y14, Y7, Y7
+	VMOVUPS      256(SI), Y8
+	VMOVUPS      288(SI), Y9
+	VPSRLW       $0x08, Y8, Y10
+	VPAND        bits_00ff00ff<>+0(SB), Y8, Y8
+	VPSRLW       $0x08, Y9, Y11
+	VPAND        bits_00ff00ff<>+0(SB), Y9, Y9
+	VPBROADCASTD 8(R9), Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y10, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VPMADDWD     Y11, Y13, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y12, Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y8, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VPMADDWD     Y9, Y13, Y14
+	VPADDD       Y14, Y5, Y5
+	VPBROADCASTD 8(R9)(DX*1), Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y10, Y13, Y14
+	VPADDD       Y14, Y6, Y6
+	VPMADDWD     Y11, Y13, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSLLW       $0x08, Y12, Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y8, Y13, Y14
+	VPADDD       Y14, Y6, Y6
+	VPMADDWD     Y9, Y13, Y14
+	VPADDD       Y14, Y7, Y7
+	VMOVUPS      384(SI), Y8
+	VMOVUPS      416(SI), Y9
+	VPSRLW       $0x08, Y8, Y10
+	VPAND        bits_00ff00ff<>+0(SB), Y8, Y8
+	VPSRLW       $0x08, Y9, Y11
+	VPAND        bits_00ff00ff<>+0(SB), Y9, Y9
+	VPBROADCASTD 12(R9), Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y10, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VPMADDWD     Y11, Y13, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y12, Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y8, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VPMADDWD     Y9, Y13, Y14
+	VPADDD       Y14, Y5, Y5
+	VPBROADCASTD 12(R9)(DX*1), Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y10, Y13, Y14
+	VPADDD       Y14, Y6, Y6
+	VPMADDWD     Y11, Y13, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSLLW       $0x08, Y12, Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y8, Y13, Y14
+	VPADDD       Y14, Y6, Y6
+	VPMADDWD     Y9, Y13, Y14
+	VPADDD       Y14, Y7, Y7
+	VMOVUPS      512(SI), Y8
+	VMOVUPS      544(SI), Y9
+	VPSRLW       $0x08, Y8, Y10
+	VPAND        bits_00ff00ff<>+0(SB), Y8, Y8
+	VPSRLW       $0x08, Y9, Y11
+	VPAND        bits_00ff00ff<>+0(SB), Y9, Y9
+	VPBROADCASTD 16(R9), Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y10, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VPMADDWD     Y11, Y13, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y12, Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y8, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VPMADDWD     Y9, Y13, Y14
+	VPADDD       Y14, Y5, Y5
+	VPBROADCASTD 16(R9)(DX*1), Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y10, Y13, Y14
+	VPADDD       Y14, Y6, Y6
+	VPMADDWD     Y11, Y13, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSLLW       $0x08, Y12, Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y8, Y13, Y14
+	VPADDD       Y14, Y6, Y6
+	VPMADDWD     Y9, Y13, Y14
+	VPADDD       Y14, Y7, Y7
+	VMOVUPS      640(SI), Y8
+	VMOVUPS      672(SI), Y9
+	VPSRLW       $0x08, Y8, Y10
+	VPAND        bits_00ff00ff<>+0(SB), Y8, Y8
+	VPSRLW       $0x08, Y9, Y11
+	VPAND        bits_00ff00ff<>+0(SB), Y9, Y9
+	VPBROADCASTD 20(R9), Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y10, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VPMADDWD     Y11, Y13, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y12, Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y8, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VPMADDWD     Y9, Y13, Y14
+	VPADDD       Y14, Y5, Y5
+	VPBROADCASTD 20(R9)(DX*1), Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y10, Y13, Y14
+	VPADDD       Y14, Y6, Y6
+	VPMADDWD     Y11, Y13, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSLLW       $0x08, Y12, Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y8, Y13, Y14
+	VPADDD       Y14, Y6, Y6
+	VPMADDWD     Y9, Y13, Y14
+	VPADDD       Y14, Y7, Y7
+	VMOVUPS      768(SI), Y8
+	VMOVUPS      800(SI), Y9
+	VPSRLW       $0x08, Y8, Y10
+	VPAND        bits_00ff00ff<>+0(SB), Y8, Y8
+	VPSRLW       $0x08, Y9, Y11
+	VPAND        bits_00ff00ff<>+0(SB), Y9, Y9
+	VPBROADCASTD 24(R9), Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y10, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VPMADDWD     Y11, Y13, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y12, Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y8, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VPMADDWD     Y9, Y13, Y14
+	VPADDD       Y14, Y5, Y5
+	VPBROADCASTD 24(R9)(DX*1), Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y10, Y13, Y14
+	VPADDD       Y14, Y6, Y6
+	VPMADDWD     Y11, Y13, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSLLW       $0x08, Y12, Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y8, Y13, Y14
+	VPADDD       Y14, Y6, Y6
+	VPMADDWD     Y9, Y13, Y14
+	VPADDD       Y14, Y7, Y7
+	VMOVUPS      896(SI), Y8
+	VMOVUPS      928(SI), Y9
+	VPSRLW       $0x08, Y8, Y10
+	VPAND        bits_00ff00ff<>+0(SB), Y8, Y8
+	VPSRLW       $0x08, Y9, Y11
+	VPAND        bits_00ff00ff<>+0(SB), Y9, Y9
+	VPBROADCASTD 28(R9), Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y10, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VPMADDWD     Y11, Y13, Y14
+	VPADDD       Y14, Y5, Y5
+	VPSLLW       $0x08, Y12, Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y8, Y13, Y14
+	VPADDD       Y14, Y4, Y4
+	VPMADDWD     Y9, Y13, Y14
+	VPADDD       Y14, Y5, Y5
+	VPBROADCASTD 28(R9)(DX*1), Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y10, Y13, Y14
+	VPADDD       Y14, Y6, Y6
+	VPMADDWD     Y11, Y13, Y14
+	VPADDD       Y14, Y7, Y7
+	VPSLLW       $0x08, Y12, Y12
+	VPSRAW       $0x08, Y12, Y13
+	VPMADDWD     Y8, Y13, Y14
+	VPADDD       Y14, Y6, Y6
+	VPMADDWD     Y9, Y13, Y14
+	VPADDD       Y14, Y7, Y7
+	VCVTPH2PS    (DI), Y8
+	VCVTPH2PS    16(DI), Y9
+	VBROADCASTSS 32(R9), Y12
+	VMULPS       Y8, Y12, Y10
+	VCVTDQ2PS    Y4, Y4
+	VFMADD231PS  Y10, Y4, Y0
+	VMULPS       Y9, Y12, Y11
+	VCVTDQ2PS    Y5, Y5
+	VFMADD231PS  Y11, Y5, Y1
+	VBROADCASTSS 32(R9)(DX*1), Y12
+	VMULPS       Y8, Y12, Y10
+	VCVTDQ2PS    Y6, Y6
+	VFMADD231PS  Y10, Y6, Y2
+	VMULPS       Y9, Y12, Y11
+	VCVTDQ2PS    Y7, Y7
+	VFMADD231PS  Y11, Y7, Y3
+	ADDQ         BX, R9
+	ADDQ         R8, SI
+	ADDQ         R8, DI
+	SUBQ         $0x01, AX
+	JNZ          loop
+	MOVQ         c+56(FP), AX
+	MOVQ         ldc+64(FP), DX
+	VMOVUPS      (CX), Y12
+	VMOVUPS      32(CX), Y13
+	VMASKMOVPS   Y0, Y12, (AX)
+	VMASKMOVPS   Y1, Y13, 32(AX)
+	ADDQ         DX, AX
+	VMASKMOVPS   Y2, Y12, (AX)
+	VMASKMOVPS   Y3, Y13, 32(AX)
+	VZEROUPPER
+	RET
+
+// func quantizeAVX2(dst *float32, x *float32, n int)
+// Requires: AVX, AVX2, CMOV
+TEXT ·quantizeAVX2(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ x+8(FP), CX
+	MOVQ n+16(FP), DX
+
+loop:
+	MOVQ         $0x00000020, SI
+	CMPQ         DX, $0x20
+	CMOVQLT      DX, SI
+	SHLQ         $0x02, SI
+	LEAQ         masks<>+128(SB), BX
+	SUBQ         SI, BX
+	VMOVUPS      (BX), Y5
+	VMASKMOVPS   (CX), Y5, Y0
+	VMOVUPS      32(BX), Y5
+	VMASKMOVPS   32(CX), Y5, Y1
+	VMOVUPS      64(BX), Y5
+	VMASKMOVPS   64(CX), Y5, Y2
+	VMOVUPS      96(BX), Y5
+	VMASKMOVPS   96(CX), Y5, Y3
+	VMOVUPS      Y0, Y4
+	VPAND        bits_7fffffff<>+0(SB), Y4, Y4
+	VMOVUPS      Y1, Y5
+	VPAND        bits_7fffffff<>+0(SB), Y5, Y5
+	VPMAXUD      Y5, Y4, Y4
+	VMOVUPS      Y2, Y5
+	VPAND        bits_7fffffff<>+0(SB), Y5, Y5
+	VPMAXUD      Y5, Y4, Y4
+	VMOVUPS      Y3, Y5
+	VPAND        bits_7fffffff<>+0(SB), Y5, Y5
+	VPMAXUD      Y5, Y4, Y4
+	VEXTRACTI128 $0x01, Y4, X5
+	VPMAXUD      X5, X4, X4
+	VPSHUFD      $0x4e, X4, X5
+	VPMAXUD      X5, X4, X4
+	VPSHUFD      $0xb1, X4, X5
+	VPMAXUD      X5, X4, X4
+	VMOVD        X4, BX
+	CMPL         BX, $0x7f800000
+	JCC          infinite
+	CMPL         BX, $0x03fe0000
+	JCS          zeros
+	VMOVSS       bits_42fe0000<>+0(SB), X6
+	VDIVSS       X6, X4, X5
+	VMOVSS       X5, 32(AX)
+	VDIVSS       X4, X6, X6
+	VBROADCASTSS X6, Y6
+	VMULPS       Y6, Y0, Y0
+	VCVTPS2DQ    Y0, Y0
+	VMULPS       Y6, Y1, Y1
+	VCVTPS2DQ    Y1, Y1
+	VMULPS       Y6, Y2, Y2
+	VCVTPS2DQ    Y2, Y2
+	VMULPS       Y6, Y3, Y3
+	VCVTPS2DQ    Y3, Y3
+	VPADDD       Y1, Y0, Y4
+	VPADDD       Y2, Y4, Y4
+	VPADDD       Y3, Y4, Y4
+	VEXTRACTI128 $0x01, Y4, X5
+	VPADDD       X5, X4, X4
+	VPSHUFD      $0x4e, X4, X5
+	VPADDD       X5, X4, X4
+	VPSHUFD      $0xb1, X4, X5
+	VPADDD       X5, X4, X4
+	VPSLLD       $0x07, X4, X4
+	VPXOR        X5, X5, X5
+	VPSUBD       X4, X5, X4
+	VMOVD        X4, 36(AX)
+	VPACKSSDW    Y1, Y0, Y0
+	VPACKSSDW    Y3, Y2, Y2
+	VPACKSSWB    Y2, Y0, Y0
+	VMOVDQU      packed_order<>+0(SB), Y1
+	VPERMD       Y0, Y1, Y0
+	VMOVDQU      Y0, (AX)
+
+next:
+	ADDQ $0x00000080, CX
+	ADDQ $0x28, AX
+	SUBQ $0x20, DX
+	JG   loop
+	JMP  end
+
+infinite:
+	MOVL $0x7fc00000, BX
+	JMP  clear
+
+zeros:
+	XORL BX, BX
+
+clear:
+	VPXOR   Y0, Y0, Y0
+	VMOVDQU Y0, (AX)
+	MOVL    BX, 32(AX)
+	MOVL    $0x00000000, 36(AX)
+	JMP     next
+
+end:
+	VZEROUPPER
+	RET
+
+DATA bits_42fe0000<>+0(SB)/4, $0x42fe0000
+DATA bits_42fe0000<>+4(SB)/4, $0x42fe0000
+DATA bits_42fe0000<>+8(SB)/4, $0x42fe0000
+DATA bits_42fe0000<>+12(SB)/4, $0x42fe0000
+DATA bits_42fe0000<>+16(SB)/4, $0x42fe0000
+DATA bits_42fe0000<>+20(SB)/4, $0x42fe0000
+DATA bits_42fe0000<>+24(SB)/4, $0x42fe0000
+DATA bits_42fe0000<>+28(SB)/4, $0x42fe0000
+DATA bits_42fe0000<>+32(SB)/4, $0x42fe0000
+DATA bits_42fe0000<>+36(SB)/4, $0x42fe0000
+DATA bits_42fe0000<>+40(SB)/4, $0x42fe0000
+DATA bits_42fe0000<>+44(SB)/4, $0x42fe0000
+DATA bits_42fe0000<>+48(SB)/4, $0x42fe0000
+DATA bits_42fe0000<>+52(SB)/4, $0x42fe0000
+DATA bits_42fe0000<>+56(SB)/4, $0x42fe0000
+DATA bits_42fe0000<>+60(SB)/4, $0x42fe0000
+GLOBL bits_42fe0000<>(SB), RODATA|NOPTR, $64
+
+DATA packed_order<>+0(SB)/4, $0x00000000
+DATA packed_order<>+4(SB)/4, $0x00000004
+DATA packed_order<>+8(SB)/4, $0x00000001
+DATA packed_order<>+12(SB)/4, $0x00000005
+DATA packed_order<>+16(SB)/4, $0x00000002
+DATA packed_order<>+20(SB)/4, $0x00000006
+DATA packed_order<>+24(SB)/4, $0x00000003
+DATA packed_order<>+28(SB)/4, $0x00000007
+GLOBL packed_order<>(SB), RODATA|NOPTR, $32
+
 // func peakAVX2(n int)
 // Requires: AVX, FMA3
 TEXT ·peakAVX2(SB), NOSPLIT, $0-8
@@ -9235,6 +10233,4884 @@ DATA bits_80000000<>+56(SB)/4, $0x80000000
 DATA bits_80000000<>+60(SB)/4, $0x80000000
 GLOBL bits_80000000<>(SB), RODATA|NOPTR, $64
 
+// func tileQ81x16AVX512(k int, a *float32, rs int, ks int, b *float32, d *float32, bs int, c *float32, ldc int, n int, acc int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, BMI2
+TEXT ·tileQ81x16AVX512(SB), NOSPLIT, $0-88
+	MOVQ      n+72(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+80(FP), AX
+	VXORPS    Z0, Z0, Z0
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+56(FP), AX
+	MOVQ      ldc+64(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+
+start:
+	MOVQ k+0(FP), AX
+	MOVQ rs+16(FP), CX
+	MOVQ ks+24(FP), CX
+	MOVQ b+32(FP), DX
+	MOVQ d+40(FP), BX
+	MOVQ bs+48(FP), SI
+	MOVQ a+8(FP), DI
+
+loop:
+	VPBROADCASTD 36(DI), Z12
+	VMOVUPS      (DX), Z24
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPBROADCASTD (DI), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VMOVUPS      128(DX), Z24
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPBROADCASTD 4(DI), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VMOVUPS      256(DX), Z24
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPBROADCASTD 8(DI), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VMOVUPS      384(DX), Z24
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPBROADCASTD 12(DI), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VMOVUPS      512(DX), Z24
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPBROADCASTD 16(DI), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VMOVUPS      640(DX), Z24
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPBROADCASTD 20(DI), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VMOVUPS      768(DX), Z24
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPBROADCASTD 24(DI), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VMOVUPS      896(DX), Z24
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPBROADCASTD 28(DI), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VCVTPH2PS    (BX), Z24
+	VBROADCASTSS 32(DI), Z28
+	VMULPS       Z24, Z28, Z26
+	VCVTDQ2PS    Z12, Z12
+	VFMADD231PS  Z26, Z12, Z0
+	ADDQ         CX, DI
+	ADDQ         SI, DX
+	ADDQ         SI, BX
+	SUBQ         $0x01, AX
+	JNZ          loop
+	MOVQ         c+56(FP), AX
+	MOVQ         ldc+64(FP), CX
+	VMOVUPS      Z0, K1, (AX)
+	VZEROUPPER
+	RET
+
+// func tileQ81x32AVX512(k int, a *float32, rs int, ks int, b *float32, d *float32, bs int, c *float32, ldc int, n int, acc int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, BMI2
+TEXT ·tileQ81x32AVX512(SB), NOSPLIT, $0-88
+	MOVQ      n+72(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+80(FP), AX
+	VXORPS    Z0, Z0, Z0
+	VXORPS    Z1, Z1, Z1
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+56(FP), AX
+	MOVQ      ldc+64(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+	VMOVUPS.Z 64(AX), K2, Z1
+
+start:
+	MOVQ k+0(FP), AX
+	MOVQ rs+16(FP), CX
+	MOVQ ks+24(FP), CX
+	MOVQ b+32(FP), DX
+	MOVQ d+40(FP), BX
+	MOVQ bs+48(FP), SI
+	MOVQ a+8(FP), DI
+
+loop:
+	VPBROADCASTD 36(DI), Z12
+	VPBROADCASTD 36(DI), Z13
+	VMOVUPS      (DX), Z24
+	VMOVUPS      64(DX), Z25
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPSRLW       $0x08, Z25, Z27
+	VPANDD       bits_00ff00ff<>+0(SB), Z25, Z25
+	VPBROADCASTD (DI), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VMOVUPS      128(DX), Z24
+	VMOVUPS      192(DX), Z25
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPSRLW       $0x08, Z25, Z27
+	VPANDD       bits_00ff00ff<>+0(SB), Z25, Z25
+	VPBROADCASTD 4(DI), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VMOVUPS      256(DX), Z24
+	VMOVUPS      320(DX), Z25
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPSRLW       $0x08, Z25, Z27
+	VPANDD       bits_00ff00ff<>+0(SB), Z25, Z25
+	VPBROADCASTD 8(DI), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VMOVUPS      384(DX), Z24
+	VMOVUPS      448(DX), Z25
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPSRLW       $0x08, Z25, Z27
+	VPANDD       bits_00ff00ff<>+0(SB), Z25, Z25
+	VPBROADCASTD 12(DI), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VMOVUPS      512(DX), Z24
+	VMOVUPS      576(DX), Z25
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPSRLW       $0x08, Z25, Z27
+	VPANDD       bits_00ff00ff<>+0(SB), Z25, Z25
+	VPBROADCASTD 16(DI), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VMOVUPS      640(DX), Z24
+	VMOVUPS      704(DX), Z25
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPSRLW       $0x08, Z25, Z27
+	VPANDD       bits_00ff00ff<>+0(SB), Z25, Z25
+	VPBROADCASTD 20(DI), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VMOVUPS      768(DX), Z24
+	VMOVUPS      832(DX), Z25
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPSRLW       $0x08, Z25, Z27
+	VPANDD       bits_00ff00ff<>+0(SB), Z25, Z25
+	VPBROADCASTD 24(DI), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VMOVUPS      896(DX), Z24
+	VMOVUPS      960(DX), Z25
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPSRLW       $0x08, Z25, Z27
+	VPANDD       bits_00ff00ff<>+0(SB), Z25, Z25
+	VPBROADCASTD 28(DI), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VCVTPH2PS    (BX), Z24
+	VCVTPH2PS    32(BX), Z25
+	VBROADCASTSS 32(DI), Z28
+	VMULPS       Z24, Z28, Z26
+	VCVTDQ2PS    Z12, Z12
+	VFMADD231PS  Z26, Z12, Z0
+	VMULPS       Z25, Z28, Z27
+	VCVTDQ2PS    Z13, Z13
+	VFMADD231PS  Z27, Z13, Z1
+	ADDQ         CX, DI
+	ADDQ         SI, DX
+	ADDQ         SI, BX
+	SUBQ         $0x01, AX
+	JNZ          loop
+	MOVQ         c+56(FP), AX
+	MOVQ         ldc+64(FP), CX
+	VMOVUPS      Z0, K1, (AX)
+	VMOVUPS      Z1, K2, 64(AX)
+	VZEROUPPER
+	RET
+
+// func tileQ82x16AVX512(k int, a *float32, rs int, ks int, b *float32, d *float32, bs int, c *float32, ldc int, n int, acc int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, BMI2
+TEXT ·tileQ82x16AVX512(SB), NOSPLIT, $0-88
+	MOVQ      n+72(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+80(FP), AX
+	VXORPS    Z0, Z0, Z0
+	VXORPS    Z2, Z2, Z2
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+56(FP), AX
+	MOVQ      ldc+64(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z2
+
+start:
+	MOVQ k+0(FP), AX
+	MOVQ rs+16(FP), CX
+	MOVQ ks+24(FP), DX
+	MOVQ b+32(FP), BX
+	MOVQ d+40(FP), SI
+	MOVQ bs+48(FP), DI
+	MOVQ a+8(FP), R8
+
+loop:
+	VPBROADCASTD 36(R8), Z12
+	VPBROADCASTD 36(R8)(CX*1), Z14
+	VMOVUPS      (BX), Z24
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPBROADCASTD (R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPBROADCASTD (R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VMOVUPS      128(BX), Z24
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPBROADCASTD 4(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPBROADCASTD 4(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VMOVUPS      256(BX), Z24
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPBROADCASTD 8(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPBROADCASTD 8(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VMOVUPS      384(BX), Z24
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPBROADCASTD 12(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPBROADCASTD 12(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VMOVUPS      512(BX), Z24
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPBROADCASTD 16(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPBROADCASTD 16(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VMOVUPS      640(BX), Z24
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPBROADCASTD 20(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPBROADCASTD 20(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VMOVUPS      768(BX), Z24
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPBROADCASTD 24(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPBROADCASTD 24(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VMOVUPS      896(BX), Z24
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPBROADCASTD 28(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPBROADCASTD 28(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VCVTPH2PS    (SI), Z24
+	VBROADCASTSS 32(R8), Z28
+	VMULPS       Z24, Z28, Z26
+	VCVTDQ2PS    Z12, Z12
+	VFMADD231PS  Z26, Z12, Z0
+	VBROADCASTSS 32(R8)(CX*1), Z28
+	VMULPS       Z24, Z28, Z26
+	VCVTDQ2PS    Z14, Z14
+	VFMADD231PS  Z26, Z14, Z2
+	ADDQ         DX, R8
+	ADDQ         DI, BX
+	ADDQ         DI, SI
+	SUBQ         $0x01, AX
+	JNZ          loop
+	MOVQ         c+56(FP), AX
+	MOVQ         ldc+64(FP), CX
+	VMOVUPS      Z0, K1, (AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z2, K1, (AX)
+	VZEROUPPER
+	RET
+
+// func tileQ82x32AVX512(k int, a *float32, rs int, ks int, b *float32, d *float32, bs int, c *float32, ldc int, n int, acc int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, BMI2
+TEXT ·tileQ82x32AVX512(SB), NOSPLIT, $0-88
+	MOVQ      n+72(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+80(FP), AX
+	VXORPS    Z0, Z0, Z0
+	VXORPS    Z1, Z1, Z1
+	VXORPS    Z2, Z2, Z2
+	VXORPS    Z3, Z3, Z3
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+56(FP), AX
+	MOVQ      ldc+64(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+	VMOVUPS.Z 64(AX), K2, Z1
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z2
+	VMOVUPS.Z 64(AX), K2, Z3
+
+start:
+	MOVQ k+0(FP), AX
+	MOVQ rs+16(FP), CX
+	MOVQ ks+24(FP), DX
+	MOVQ b+32(FP), BX
+	MOVQ d+40(FP), SI
+	MOVQ bs+48(FP), DI
+	MOVQ a+8(FP), R8
+
+loop:
+	VPBROADCASTD 36(R8), Z12
+	VPBROADCASTD 36(R8), Z13
+	VPBROADCASTD 36(R8)(CX*1), Z14
+	VPBROADCASTD 36(R8)(CX*1), Z15
+	VMOVUPS      (BX), Z24
+	VMOVUPS      64(BX), Z25
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPSRLW       $0x08, Z25, Z27
+	VPANDD       bits_00ff00ff<>+0(SB), Z25, Z25
+	VPBROADCASTD (R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPBROADCASTD (R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VMOVUPS      128(BX), Z24
+	VMOVUPS      192(BX), Z25
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPSRLW       $0x08, Z25, Z27
+	VPANDD       bits_00ff00ff<>+0(SB), Z25, Z25
+	VPBROADCASTD 4(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPBROADCASTD 4(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VMOVUPS      256(BX), Z24
+	VMOVUPS      320(BX), Z25
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPSRLW       $0x08, Z25, Z27
+	VPANDD       bits_00ff00ff<>+0(SB), Z25, Z25
+	VPBROADCASTD 8(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPBROADCASTD 8(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VMOVUPS      384(BX), Z24
+	VMOVUPS      448(BX), Z25
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPSRLW       $0x08, Z25, Z27
+	VPANDD       bits_00ff00ff<>+0(SB), Z25, Z25
+	VPBROADCASTD 12(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPBROADCASTD 12(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VMOVUPS      512(BX), Z24
+	VMOVUPS      576(BX), Z25
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPSRLW       $0x08, Z25, Z27
+	VPANDD       bits_00ff00ff<>+0(SB), Z25, Z25
+	VPBROADCASTD 16(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPBROADCASTD 16(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VMOVUPS      640(BX), Z24
+	VMOVUPS      704(BX), Z25
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPSRLW       $0x08, Z25, Z27
+	VPANDD       bits_00ff00ff<>+0(SB), Z25, Z25
+	VPBROADCASTD 20(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPBROADCASTD 20(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VMOVUPS      768(BX), Z24
+	VMOVUPS      832(BX), Z25
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPSRLW       $0x08, Z25, Z27
+	VPANDD       bits_00ff00ff<>+0(SB), Z25, Z25
+	VPBROADCASTD 24(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPBROADCASTD 24(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VMOVUPS      896(BX), Z24
+	VMOVUPS      960(BX), Z25
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPSRLW       $0x08, Z25, Z27
+	VPANDD       bits_00ff00ff<>+0(SB), Z25, Z25
+	VPBROADCASTD 28(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPBROADCASTD 28(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VCVTPH2PS    (SI), Z24
+	VCVTPH2PS    32(SI), Z25
+	VBROADCASTSS 32(R8), Z28
+	VMULPS       Z24, Z28, Z26
+	VCVTDQ2PS    Z12, Z12
+	VFMADD231PS  Z26, Z12, Z0
+	VMULPS       Z25, Z28, Z27
+	VCVTDQ2PS    Z13, Z13
+	VFMADD231PS  Z27, Z13, Z1
+	VBROADCASTSS 32(R8)(CX*1), Z28
+	VMULPS       Z24, Z28, Z26
+	VCVTDQ2PS    Z14, Z14
+	VFMADD231PS  Z26, Z14, Z2
+	VMULPS       Z25, Z28, Z27
+	VCVTDQ2PS    Z15, Z15
+	VFMADD231PS  Z27, Z15, Z3
+	ADDQ         DX, R8
+	ADDQ         DI, BX
+	ADDQ         DI, SI
+	SUBQ         $0x01, AX
+	JNZ          loop
+	MOVQ         c+56(FP), AX
+	MOVQ         ldc+64(FP), CX
+	VMOVUPS      Z0, K1, (AX)
+	VMOVUPS      Z1, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z2, K1, (AX)
+	VMOVUPS      Z3, K2, 64(AX)
+	VZEROUPPER
+	RET
+
+// func tileQ83x16AVX512(k int, a *float32, rs int, ks int, b *float32, d *float32, bs int, c *float32, ldc int, n int, acc int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, BMI2
+TEXT ·tileQ83x16AVX512(SB), NOSPLIT, $0-88
+	MOVQ      n+72(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+80(FP), AX
+	VXORPS    Z0, Z0, Z0
+	VXORPS    Z2, Z2, Z2
+	VXORPS    Z4, Z4, Z4
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+56(FP), AX
+	MOVQ      ldc+64(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z2
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z4
+
+start:
+	MOVQ k+0(FP), AX
+	MOVQ rs+16(FP), CX
+	MOVQ ks+24(FP), DX
+	MOVQ b+32(FP), BX
+	MOVQ d+40(FP), SI
+	MOVQ bs+48(FP), DI
+	MOVQ a+8(FP), R8
+
+loop:
+	VPBROADCASTD 36(R8), Z12
+	VPBROADCASTD 36(R8)(CX*1), Z14
+	VPBROADCASTD 36(R8)(CX*2), Z16
+	VMOVUPS      (BX), Z24
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPBROADCASTD (R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPBROADCASTD (R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPBROADCASTD (R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VMOVUPS      128(BX), Z24
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPBROADCASTD 4(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPBROADCASTD 4(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPBROADCASTD 4(R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VMOVUPS      256(BX), Z24
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPBROADCASTD 8(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPBROADCASTD 8(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPBROADCASTD 8(R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VMOVUPS      384(BX), Z24
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPBROADCASTD 12(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPBROADCASTD 12(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPBROADCASTD 12(R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VMOVUPS      512(BX), Z24
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPBROADCASTD 16(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPBROADCASTD 16(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPBROADCASTD 16(R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VMOVUPS      640(BX), Z24
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPBROADCASTD 20(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPBROADCASTD 20(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPBROADCASTD 20(R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VMOVUPS      768(BX), Z24
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPBROADCASTD 24(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPBROADCASTD 24(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPBROADCASTD 24(R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VMOVUPS      896(BX), Z24
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPBROADCASTD 28(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPBROADCASTD 28(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPBROADCASTD 28(R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VCVTPH2PS    (SI), Z24
+	VBROADCASTSS 32(R8), Z28
+	VMULPS       Z24, Z28, Z26
+	VCVTDQ2PS    Z12, Z12
+	VFMADD231PS  Z26, Z12, Z0
+	VBROADCASTSS 32(R8)(CX*1), Z28
+	VMULPS       Z24, Z28, Z26
+	VCVTDQ2PS    Z14, Z14
+	VFMADD231PS  Z26, Z14, Z2
+	VBROADCASTSS 32(R8)(CX*2), Z28
+	VMULPS       Z24, Z28, Z26
+	VCVTDQ2PS    Z16, Z16
+	VFMADD231PS  Z26, Z16, Z4
+	ADDQ         DX, R8
+	ADDQ         DI, BX
+	ADDQ         DI, SI
+	SUBQ         $0x01, AX
+	JNZ          loop
+	MOVQ         c+56(FP), AX
+	MOVQ         ldc+64(FP), CX
+	VMOVUPS      Z0, K1, (AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z2, K1, (AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z4, K1, (AX)
+	VZEROUPPER
+	RET
+
+// func tileQ83x32AVX512(k int, a *float32, rs int, ks int, b *float32, d *float32, bs int, c *float32, ldc int, n int, acc int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, BMI2
+TEXT ·tileQ83x32AVX512(SB), NOSPLIT, $0-88
+	MOVQ      n+72(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+80(FP), AX
+	VXORPS    Z0, Z0, Z0
+	VXORPS    Z1, Z1, Z1
+	VXORPS    Z2, Z2, Z2
+	VXORPS    Z3, Z3, Z3
+	VXORPS    Z4, Z4, Z4
+	VXORPS    Z5, Z5, Z5
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+56(FP), AX
+	MOVQ      ldc+64(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+	VMOVUPS.Z 64(AX), K2, Z1
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z2
+	VMOVUPS.Z 64(AX), K2, Z3
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z4
+	VMOVUPS.Z 64(AX), K2, Z5
+
+start:
+	MOVQ k+0(FP), AX
+	MOVQ rs+16(FP), CX
+	MOVQ ks+24(FP), DX
+	MOVQ b+32(FP), BX
+	MOVQ d+40(FP), SI
+	MOVQ bs+48(FP), DI
+	MOVQ a+8(FP), R8
+
+loop:
+	VPBROADCASTD 36(R8), Z12
+	VPBROADCASTD 36(R8), Z13
+	VPBROADCASTD 36(R8)(CX*1), Z14
+	VPBROADCASTD 36(R8)(CX*1), Z15
+	VPBROADCASTD 36(R8)(CX*2), Z16
+	VPBROADCASTD 36(R8)(CX*2), Z17
+	VMOVUPS      (BX), Z24
+	VMOVUPS      64(BX), Z25
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPSRLW       $0x08, Z25, Z27
+	VPANDD       bits_00ff00ff<>+0(SB), Z25, Z25
+	VPBROADCASTD (R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPBROADCASTD (R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPBROADCASTD (R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VMOVUPS      128(BX), Z24
+	VMOVUPS      192(BX), Z25
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPSRLW       $0x08, Z25, Z27
+	VPANDD       bits_00ff00ff<>+0(SB), Z25, Z25
+	VPBROADCASTD 4(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPBROADCASTD 4(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPBROADCASTD 4(R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VMOVUPS      256(BX), Z24
+	VMOVUPS      320(BX), Z25
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPSRLW       $0x08, Z25, Z27
+	VPANDD       bits_00ff00ff<>+0(SB), Z25, Z25
+	VPBROADCASTD 8(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPBROADCASTD 8(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPBROADCASTD 8(R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VMOVUPS      384(BX), Z24
+	VMOVUPS      448(BX), Z25
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPSRLW       $0x08, Z25, Z27
+	VPANDD       bits_00ff00ff<>+0(SB), Z25, Z25
+	VPBROADCASTD 12(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPBROADCASTD 12(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPBROADCASTD 12(R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VMOVUPS      512(BX), Z24
+	VMOVUPS      576(BX), Z25
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPSRLW       $0x08, Z25, Z27
+	VPANDD       bits_00ff00ff<>+0(SB), Z25, Z25
+	VPBROADCASTD 16(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPBROADCASTD 16(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPBROADCASTD 16(R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VMOVUPS      640(BX), Z24
+	VMOVUPS      704(BX), Z25
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPSRLW       $0x08, Z25, Z27
+	VPANDD       bits_00ff00ff<>+0(SB), Z25, Z25
+	VPBROADCASTD 20(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPBROADCASTD 20(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPBROADCASTD 20(R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VMOVUPS      768(BX), Z24
+	VMOVUPS      832(BX), Z25
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPSRLW       $0x08, Z25, Z27
+	VPANDD       bits_00ff00ff<>+0(SB), Z25, Z25
+	VPBROADCASTD 24(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPBROADCASTD 24(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPBROADCASTD 24(R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VMOVUPS      896(BX), Z24
+	VMOVUPS      960(BX), Z25
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPSRLW       $0x08, Z25, Z27
+	VPANDD       bits_00ff00ff<>+0(SB), Z25, Z25
+	VPBROADCASTD 28(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPBROADCASTD 28(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPBROADCASTD 28(R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VCVTPH2PS    (SI), Z24
+	VCVTPH2PS    32(SI), Z25
+	VBROADCASTSS 32(R8), Z28
+	VMULPS       Z24, Z28, Z26
+	VCVTDQ2PS    Z12, Z12
+	VFMADD231PS  Z26, Z12, Z0
+	VMULPS       Z25, Z28, Z27
+	VCVTDQ2PS    Z13, Z13
+	VFMADD231PS  Z27, Z13, Z1
+	VBROADCASTSS 32(R8)(CX*1), Z28
+	VMULPS       Z24, Z28, Z26
+	VCVTDQ2PS    Z14, Z14
+	VFMADD231PS  Z26, Z14, Z2
+	VMULPS       Z25, Z28, Z27
+	VCVTDQ2PS    Z15, Z15
+	VFMADD231PS  Z27, Z15, Z3
+	VBROADCASTSS 32(R8)(CX*2), Z28
+	VMULPS       Z24, Z28, Z26
+	VCVTDQ2PS    Z16, Z16
+	VFMADD231PS  Z26, Z16, Z4
+	VMULPS       Z25, Z28, Z27
+	VCVTDQ2PS    Z17, Z17
+	VFMADD231PS  Z27, Z17, Z5
+	ADDQ         DX, R8
+	ADDQ         DI, BX
+	ADDQ         DI, SI
+	SUBQ         $0x01, AX
+	JNZ          loop
+	MOVQ         c+56(FP), AX
+	MOVQ         ldc+64(FP), CX
+	VMOVUPS      Z0, K1, (AX)
+	VMOVUPS      Z1, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z2, K1, (AX)
+	VMOVUPS      Z3, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z4, K1, (AX)
+	VMOVUPS      Z5, K2, 64(AX)
+	VZEROUPPER
+	RET
+
+// func tileQ84x16AVX512(k int, a *float32, rs int, ks int, b *float32, d *float32, bs int, c *float32, ldc int, n int, acc int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, BMI2
+TEXT ·tileQ84x16AVX512(SB), NOSPLIT, $0-88
+	MOVQ      n+72(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+80(FP), AX
+	VXORPS    Z0, Z0, Z0
+	VXORPS    Z2, Z2, Z2
+	VXORPS    Z4, Z4, Z4
+	VXORPS    Z6, Z6, Z6
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+56(FP), AX
+	MOVQ      ldc+64(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z2
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z4
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z6
+
+start:
+	MOVQ k+0(FP), AX
+	MOVQ rs+16(FP), CX
+	MOVQ ks+24(FP), DX
+	MOVQ b+32(FP), BX
+	MOVQ d+40(FP), SI
+	MOVQ bs+48(FP), DI
+	MOVQ a+8(FP), R8
+	LEAQ (R8)(CX*2), R9
+	ADDQ CX, R9
+
+loop:
+	VPBROADCASTD 36(R8), Z12
+	VPBROADCASTD 36(R8)(CX*1), Z14
+	VPBROADCASTD 36(R8)(CX*2), Z16
+	VPBROADCASTD 36(R9), Z18
+	VMOVUPS      (BX), Z24
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPBROADCASTD (R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPBROADCASTD (R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPBROADCASTD (R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPBROADCASTD (R9), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VMOVUPS      128(BX), Z24
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPBROADCASTD 4(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPBROADCASTD 4(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPBROADCASTD 4(R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPBROADCASTD 4(R9), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VMOVUPS      256(BX), Z24
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPBROADCASTD 8(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPBROADCASTD 8(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPBROADCASTD 8(R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPBROADCASTD 8(R9), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VMOVUPS      384(BX), Z24
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPBROADCASTD 12(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPBROADCASTD 12(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPBROADCASTD 12(R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPBROADCASTD 12(R9), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VMOVUPS      512(BX), Z24
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPBROADCASTD 16(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPBROADCASTD 16(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPBROADCASTD 16(R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPBROADCASTD 16(R9), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VMOVUPS      640(BX), Z24
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPBROADCASTD 20(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPBROADCASTD 20(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPBROADCASTD 20(R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPBROADCASTD 20(R9), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VMOVUPS      768(BX), Z24
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPBROADCASTD 24(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPBROADCASTD 24(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPBROADCASTD 24(R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPBROADCASTD 24(R9), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VMOVUPS      896(BX), Z24
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPBROADCASTD 28(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPBROADCASTD 28(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPBROADCASTD 28(R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPBROADCASTD 28(R9), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VCVTPH2PS    (SI), Z24
+	VBROADCASTSS 32(R8), Z28
+	VMULPS       Z24, Z28, Z26
+	VCVTDQ2PS    Z12, Z12
+	VFMADD231PS  Z26, Z12, Z0
+	VBROADCASTSS 32(R8)(CX*1), Z28
+	VMULPS       Z24, Z28, Z26
+	VCVTDQ2PS    Z14, Z14
+	VFMADD231PS  Z26, Z14, Z2
+	VBROADCASTSS 32(R8)(CX*2), Z28
+	VMULPS       Z24, Z28, Z26
+	VCVTDQ2PS    Z16, Z16
+	VFMADD231PS  Z26, Z16, Z4
+	VBROADCASTSS 32(R9), Z28
+	VMULPS       Z24, Z28, Z26
+	VCVTDQ2PS    Z18, Z18
+	VFMADD231PS  Z26, Z18, Z6
+	ADDQ         DX, R8
+	ADDQ         DX, R9
+	ADDQ         DI, BX
+	ADDQ         DI, SI
+	SUBQ         $0x01, AX
+	JNZ          loop
+	MOVQ         c+56(FP), AX
+	MOVQ         ldc+64(FP), CX
+	VMOVUPS      Z0, K1, (AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z2, K1, (AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z4, K1, (AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z6, K1, (AX)
+	VZEROUPPER
+	RET
+
+// func tileQ84x32AVX512(k int, a *float32, rs int, ks int, b *float32, d *float32, bs int, c *float32, ldc int, n int, acc int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, BMI2
+TEXT ·tileQ84x32AVX512(SB), NOSPLIT, $0-88
+	MOVQ      n+72(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+80(FP), AX
+	VXORPS    Z0, Z0, Z0
+	VXORPS    Z1, Z1, Z1
+	VXORPS    Z2, Z2, Z2
+	VXORPS    Z3, Z3, Z3
+	VXORPS    Z4, Z4, Z4
+	VXORPS    Z5, Z5, Z5
+	VXORPS    Z6, Z6, Z6
+	VXORPS    Z7, Z7, Z7
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+56(FP), AX
+	MOVQ      ldc+64(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+	VMOVUPS.Z 64(AX), K2, Z1
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z2
+	VMOVUPS.Z 64(AX), K2, Z3
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z4
+	VMOVUPS.Z 64(AX), K2, Z5
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z6
+	VMOVUPS.Z 64(AX), K2, Z7
+
+start:
+	MOVQ k+0(FP), AX
+	MOVQ rs+16(FP), CX
+	MOVQ ks+24(FP), DX
+	MOVQ b+32(FP), BX
+	MOVQ d+40(FP), SI
+	MOVQ bs+48(FP), DI
+	MOVQ a+8(FP), R8
+	LEAQ (R8)(CX*2), R9
+	ADDQ CX, R9
+
+loop:
+	VPBROADCASTD 36(R8), Z12
+	VPBROADCASTD 36(R8), Z13
+	VPBROADCASTD 36(R8)(CX*1), Z14
+	VPBROADCASTD 36(R8)(CX*1), Z15
+	VPBROADCASTD 36(R8)(CX*2), Z16
+	VPBROADCASTD 36(R8)(CX*2), Z17
+	VPBROADCASTD 36(R9), Z18
+	VPBROADCASTD 36(R9), Z19
+	VMOVUPS      (BX), Z24
+	VMOVUPS      64(BX), Z25
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPSRLW       $0x08, Z25, Z27
+	VPANDD       bits_00ff00ff<>+0(SB), Z25, Z25
+	VPBROADCASTD (R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPBROADCASTD (R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPBROADCASTD (R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VPBROADCASTD (R9), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z19, Z19
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z19, Z19
+	VMOVUPS      128(BX), Z24
+	VMOVUPS      192(BX), Z25
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPSRLW       $0x08, Z25, Z27
+	VPANDD       bits_00ff00ff<>+0(SB), Z25, Z25
+	VPBROADCASTD 4(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPBROADCASTD 4(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPBROADCASTD 4(R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VPBROADCASTD 4(R9), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z19, Z19
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z19, Z19
+	VMOVUPS      256(BX), Z24
+	VMOVUPS      320(BX), Z25
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPSRLW       $0x08, Z25, Z27
+	VPANDD       bits_00ff00ff<>+0(SB), Z25, Z25
+	VPBROADCASTD 8(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPBROADCASTD 8(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPBROADCASTD 8(R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VPBROADCASTD 8(R9), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z19, Z19
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z19, Z19
+	VMOVUPS      384(BX), Z24
+	VMOVUPS      448(BX), Z25
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPSRLW       $0x08, Z25, Z27
+	VPANDD       bits_00ff00ff<>+0(SB), Z25, Z25
+	VPBROADCASTD 12(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPBROADCASTD 12(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPBROADCASTD 12(R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VPBROADCASTD 12(R9), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z19, Z19
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z19, Z19
+	VMOVUPS      512(BX), Z24
+	VMOVUPS      576(BX), Z25
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPSRLW       $0x08, Z25, Z27
+	VPANDD       bits_00ff00ff<>+0(SB), Z25, Z25
+	VPBROADCASTD 16(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPBROADCASTD 16(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPBROADCASTD 16(R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VPBROADCASTD 16(R9), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z19, Z19
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z19, Z19
+	VMOVUPS      640(BX), Z24
+	VMOVUPS      704(BX), Z25
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPSRLW       $0x08, Z25, Z27
+	VPANDD       bits_00ff00ff<>+0(SB), Z25, Z25
+	VPBROADCASTD 20(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPBROADCASTD 20(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPBROADCASTD 20(R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VPBROADCASTD 20(R9), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z19, Z19
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z19, Z19
+	VMOVUPS      768(BX), Z24
+	VMOVUPS      832(BX), Z25
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPSRLW       $0x08, Z25, Z27
+	VPANDD       bits_00ff00ff<>+0(SB), Z25, Z25
+	VPBROADCASTD 24(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPBROADCASTD 24(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPBROADCASTD 24(R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VPBROADCASTD 24(R9), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z19, Z19
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z19, Z19
+	VMOVUPS      896(BX), Z24
+	VMOVUPS      960(BX), Z25
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPSRLW       $0x08, Z25, Z27
+	VPANDD       bits_00ff00ff<>+0(SB), Z25, Z25
+	VPBROADCASTD 28(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPBROADCASTD 28(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPBROADCASTD 28(R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VPBROADCASTD 28(R9), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z19, Z19
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z19, Z19
+	VCVTPH2PS    (SI), Z24
+	VCVTPH2PS    32(SI), Z25
+	VBROADCASTSS 32(R8), Z28
+	VMULPS       Z24, Z28, Z26
+	VCVTDQ2PS    Z12, Z12
+	VFMADD231PS  Z26, Z12, Z0
+	VMULPS       Z25, Z28, Z27
+	VCVTDQ2PS    Z13, Z13
+	VFMADD231PS  Z27, Z13, Z1
+	VBROADCASTSS 32(R8)(CX*1), Z28
+	VMULPS       Z24, Z28, Z26
+	VCVTDQ2PS    Z14, Z14
+	VFMADD231PS  Z26, Z14, Z2
+	VMULPS       Z25, Z28, Z27
+	VCVTDQ2PS    Z15, Z15
+	VFMADD231PS  Z27, Z15, Z3
+	VBROADCASTSS 32(R8)(CX*2), Z28
+	VMULPS       Z24, Z28, Z26
+	VCVTDQ2PS    Z16, Z16
+	VFMADD231PS  Z26, Z16, Z4
+	VMULPS       Z25, Z28, Z27
+	VCVTDQ2PS    Z17, Z17
+	VFMADD231PS  Z27, Z17, Z5
+	VBROADCASTSS 32(R9), Z28
+	VMULPS       Z24, Z28, Z26
+	VCVTDQ2PS    Z18, Z18
+	VFMADD231PS  Z26, Z18, Z6
+	VMULPS       Z25, Z28, Z27
+	VCVTDQ2PS    Z19, Z19
+	VFMADD231PS  Z27, Z19, Z7
+	ADDQ         DX, R8
+	ADDQ         DX, R9
+	ADDQ         DI, BX
+	ADDQ         DI, SI
+	SUBQ         $0x01, AX
+	JNZ          loop
+	MOVQ         c+56(FP), AX
+	MOVQ         ldc+64(FP), CX
+	VMOVUPS      Z0, K1, (AX)
+	VMOVUPS      Z1, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z2, K1, (AX)
+	VMOVUPS      Z3, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z4, K1, (AX)
+	VMOVUPS      Z5, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z6, K1, (AX)
+	VMOVUPS      Z7, K2, 64(AX)
+	VZEROUPPER
+	RET
+
+// func tileQ85x16AVX512(k int, a *float32, rs int, ks int, b *float32, d *float32, bs int, c *float32, ldc int, n int, acc int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, BMI2
+TEXT ·tileQ85x16AVX512(SB), NOSPLIT, $0-88
+	MOVQ      n+72(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+80(FP), AX
+	VXORPS    Z0, Z0, Z0
+	VXORPS    Z2, Z2, Z2
+	VXORPS    Z4, Z4, Z4
+	VXORPS    Z6, Z6, Z6
+	VXORPS    Z8, Z8, Z8
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+56(FP), AX
+	MOVQ      ldc+64(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z2
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z4
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z6
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z8
+
+start:
+	MOVQ k+0(FP), AX
+	MOVQ rs+16(FP), CX
+	MOVQ ks+24(FP), DX
+	MOVQ b+32(FP), BX
+	MOVQ d+40(FP), SI
+	MOVQ bs+48(FP), DI
+	MOVQ a+8(FP), R8
+	LEAQ (R8)(CX*2), R9
+	ADDQ CX, R9
+
+loop:
+	VPBROADCASTD 36(R8), Z12
+	VPBROADCASTD 36(R8)(CX*1), Z14
+	VPBROADCASTD 36(R8)(CX*2), Z16
+	VPBROADCASTD 36(R9), Z18
+	VPBROADCASTD 36(R9)(CX*1), Z20
+	VMOVUPS      (BX), Z24
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPBROADCASTD (R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPBROADCASTD (R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPBROADCASTD (R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPBROADCASTD (R9), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPBROADCASTD (R9)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VMOVUPS      128(BX), Z24
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPBROADCASTD 4(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPBROADCASTD 4(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPBROADCASTD 4(R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPBROADCASTD 4(R9), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPBROADCASTD 4(R9)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VMOVUPS      256(BX), Z24
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPBROADCASTD 8(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPBROADCASTD 8(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPBROADCASTD 8(R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPBROADCASTD 8(R9), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPBROADCASTD 8(R9)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VMOVUPS      384(BX), Z24
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPBROADCASTD 12(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPBROADCASTD 12(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPBROADCASTD 12(R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPBROADCASTD 12(R9), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPBROADCASTD 12(R9)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VMOVUPS      512(BX), Z24
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPBROADCASTD 16(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPBROADCASTD 16(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPBROADCASTD 16(R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPBROADCASTD 16(R9), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPBROADCASTD 16(R9)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VMOVUPS      640(BX), Z24
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPBROADCASTD 20(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPBROADCASTD 20(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPBROADCASTD 20(R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPBROADCASTD 20(R9), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPBROADCASTD 20(R9)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VMOVUPS      768(BX), Z24
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPBROADCASTD 24(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPBROADCASTD 24(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPBROADCASTD 24(R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPBROADCASTD 24(R9), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPBROADCASTD 24(R9)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VMOVUPS      896(BX), Z24
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPBROADCASTD 28(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPBROADCASTD 28(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPBROADCASTD 28(R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPBROADCASTD 28(R9), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPBROADCASTD 28(R9)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VCVTPH2PS    (SI), Z24
+	VBROADCASTSS 32(R8), Z28
+	VMULPS       Z24, Z28, Z26
+	VCVTDQ2PS    Z12, Z12
+	VFMADD231PS  Z26, Z12, Z0
+	VBROADCASTSS 32(R8)(CX*1), Z28
+	VMULPS       Z24, Z28, Z26
+	VCVTDQ2PS    Z14, Z14
+	VFMADD231PS  Z26, Z14, Z2
+	VBROADCASTSS 32(R8)(CX*2), Z28
+	VMULPS       Z24, Z28, Z26
+	VCVTDQ2PS    Z16, Z16
+	VFMADD231PS  Z26, Z16, Z4
+	VBROADCASTSS 32(R9), Z28
+	VMULPS       Z24, Z28, Z26
+	VCVTDQ2PS    Z18, Z18
+	VFMADD231PS  Z26, Z18, Z6
+	VBROADCASTSS 32(R9)(CX*1), Z28
+	VMULPS       Z24, Z28, Z26
+	VCVTDQ2PS    Z20, Z20
+	VFMADD231PS  Z26, Z20, Z8
+	ADDQ         DX, R8
+	ADDQ         DX, R9
+	ADDQ         DI, BX
+	ADDQ         DI, SI
+	SUBQ         $0x01, AX
+	JNZ          loop
+	MOVQ         c+56(FP), AX
+	MOVQ         ldc+64(FP), CX
+	VMOVUPS      Z0, K1, (AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z2, K1, (AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z4, K1, (AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z6, K1, (AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z8, K1, (AX)
+	VZEROUPPER
+	RET
+
+// func tileQ85x32AVX512(k int, a *float32, rs int, ks int, b *float32, d *float32, bs int, c *float32, ldc int, n int, acc int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, BMI2
+TEXT ·tileQ85x32AVX512(SB), NOSPLIT, $0-88
+	MOVQ      n+72(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+80(FP), AX
+	VXORPS    Z0, Z0, Z0
+	VXORPS    Z1, Z1, Z1
+	VXORPS    Z2, Z2, Z2
+	VXORPS    Z3, Z3, Z3
+	VXORPS    Z4, Z4, Z4
+	VXORPS    Z5, Z5, Z5
+	VXORPS    Z6, Z6, Z6
+	VXORPS    Z7, Z7, Z7
+	VXORPS    Z8, Z8, Z8
+	VXORPS    Z9, Z9, Z9
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+56(FP), AX
+	MOVQ      ldc+64(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+	VMOVUPS.Z 64(AX), K2, Z1
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z2
+	VMOVUPS.Z 64(AX), K2, Z3
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z4
+	VMOVUPS.Z 64(AX), K2, Z5
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z6
+	VMOVUPS.Z 64(AX), K2, Z7
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z8
+	VMOVUPS.Z 64(AX), K2, Z9
+
+start:
+	MOVQ k+0(FP), AX
+	MOVQ rs+16(FP), CX
+	MOVQ ks+24(FP), DX
+	MOVQ b+32(FP), BX
+	MOVQ d+40(FP), SI
+	MOVQ bs+48(FP), DI
+	MOVQ a+8(FP), R8
+	LEAQ (R8)(CX*2), R9
+	ADDQ CX, R9
+
+loop:
+	VPBROADCASTD 36(R8), Z12
+	VPBROADCASTD 36(R8), Z13
+	VPBROADCASTD 36(R8)(CX*1), Z14
+	VPBROADCASTD 36(R8)(CX*1), Z15
+	VPBROADCASTD 36(R8)(CX*2), Z16
+	VPBROADCASTD 36(R8)(CX*2), Z17
+	VPBROADCASTD 36(R9), Z18
+	VPBROADCASTD 36(R9), Z19
+	VPBROADCASTD 36(R9)(CX*1), Z20
+	VPBROADCASTD 36(R9)(CX*1), Z21
+	VMOVUPS      (BX), Z24
+	VMOVUPS      64(BX), Z25
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPSRLW       $0x08, Z25, Z27
+	VPANDD       bits_00ff00ff<>+0(SB), Z25, Z25
+	VPBROADCASTD (R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPBROADCASTD (R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPBROADCASTD (R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VPBROADCASTD (R9), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z19, Z19
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z19, Z19
+	VPBROADCASTD (R9)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z21, Z21
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z21, Z21
+	VMOVUPS      128(BX), Z24
+	VMOVUPS      192(BX), Z25
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPSRLW       $0x08, Z25, Z27
+	VPANDD       bits_00ff00ff<>+0(SB), Z25, Z25
+	VPBROADCASTD 4(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPBROADCASTD 4(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPBROADCASTD 4(R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VPBROADCASTD 4(R9), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z19, Z19
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z19, Z19
+	VPBROADCASTD 4(R9)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z21, Z21
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z21, Z21
+	VMOVUPS      256(BX), Z24
+	VMOVUPS      320(BX), Z25
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPSRLW       $0x08, Z25, Z27
+	VPANDD       bits_00ff00ff<>+0(SB), Z25, Z25
+	VPBROADCASTD 8(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPBROADCASTD 8(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPBROADCASTD 8(R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VPBROADCASTD 8(R9), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z19, Z19
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z19, Z19
+	VPBROADCASTD 8(R9)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z21, Z21
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z21, Z21
+	VMOVUPS      384(BX), Z24
+	VMOVUPS      448(BX), Z25
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPSRLW       $0x08, Z25, Z27
+	VPANDD       bits_00ff00ff<>+0(SB), Z25, Z25
+	VPBROADCASTD 12(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPBROADCASTD 12(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPBROADCASTD 12(R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VPBROADCASTD 12(R9), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z19, Z19
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z19, Z19
+	VPBROADCASTD 12(R9)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z21, Z21
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z21, Z21
+	VMOVUPS      512(BX), Z24
+	VMOVUPS      576(BX), Z25
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPSRLW       $0x08, Z25, Z27
+	VPANDD       bits_00ff00ff<>+0(SB), Z25, Z25
+	VPBROADCASTD 16(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPBROADCASTD 16(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPBROADCASTD 16(R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VPBROADCASTD 16(R9), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z19, Z19
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z19, Z19
+	VPBROADCASTD 16(R9)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z21, Z21
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z21, Z21
+	VMOVUPS      640(BX), Z24
+	VMOVUPS      704(BX), Z25
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPSRLW       $0x08, Z25, Z27
+	VPANDD       bits_00ff00ff<>+0(SB), Z25, Z25
+	VPBROADCASTD 20(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPBROADCASTD 20(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPBROADCASTD 20(R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VPBROADCASTD 20(R9), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z19, Z19
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z19, Z19
+	VPBROADCASTD 20(R9)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z21, Z21
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z21, Z21
+	VMOVUPS      768(BX), Z24
+	VMOVUPS      832(BX), Z25
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPSRLW       $0x08, Z25, Z27
+	VPANDD       bits_00ff00ff<>+0(SB), Z25, Z25
+	VPBROADCASTD 24(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPBROADCASTD 24(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPBROADCASTD 24(R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VPBROADCASTD 24(R9), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z19, Z19
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z19, Z19
+	VPBROADCASTD 24(R9)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z21, Z21
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z21, Z21
+	VMOVUPS      896(BX), Z24
+	VMOVUPS      960(BX), Z25
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPSRLW       $0x08, Z25, Z27
+	VPANDD       bits_00ff00ff<>+0(SB), Z25, Z25
+	VPBROADCASTD 28(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPBROADCASTD 28(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPBROADCASTD 28(R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VPBROADCASTD 28(R9), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z19, Z19
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z19, Z19
+	VPBROADCASTD 28(R9)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z21, Z21
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z21, Z21
+	VCVTPH2PS    (SI), Z24
+	VCVTPH2PS    32(SI), Z25
+	VBROADCASTSS 32(R8), Z28
+	VMULPS       Z24, Z28, Z26
+	VCVTDQ2PS    Z12, Z12
+	VFMADD231PS  Z26, Z12, Z0
+	VMULPS       Z25, Z28, Z27
+	VCVTDQ2PS    Z13, Z13
+	VFMADD231PS  Z27, Z13, Z1
+	VBROADCASTSS 32(R8)(CX*1), Z28
+	VMULPS       Z24, Z28, Z26
+	VCVTDQ2PS    Z14, Z14
+	VFMADD231PS  Z26, Z14, Z2
+	VMULPS       Z25, Z28, Z27
+	VCVTDQ2PS    Z15, Z15
+	VFMADD231PS  Z27, Z15, Z3
+	VBROADCASTSS 32(R8)(CX*2), Z28
+	VMULPS       Z24, Z28, Z26
+	VCVTDQ2PS    Z16, Z16
+	VFMADD231PS  Z26, Z16, Z4
+	VMULPS       Z25, Z28, Z27
+	VCVTDQ2PS    Z17, Z17
+	VFMADD231PS  Z27, Z17, Z5
+	VBROADCASTSS 32(R9), Z28
+	VMULPS       Z24, Z28, Z26
+	VCVTDQ2PS    Z18, Z18
+	VFMADD231PS  Z26, Z18, Z6
+	VMULPS       Z25, Z28, Z27
+	VCVTDQ2PS    Z19, Z19
+	VFMADD231PS  Z27, Z19, Z7
+	VBROADCASTSS 32(R9)(CX*1), Z28
+	VMULPS       Z24, Z28, Z26
+	VCVTDQ2PS    Z20, Z20
+	VFMADD231PS  Z26, Z20, Z8
+	VMULPS       Z25, Z28, Z27
+	VCVTDQ2PS    Z21, Z21
+	VFMADD231PS  Z27, Z21, Z9
+	ADDQ         DX, R8
+	ADDQ         DX, R9
+	ADDQ         DI, BX
+	ADDQ         DI, SI
+	SUBQ         $0x01, AX
+	JNZ          loop
+	MOVQ         c+56(FP), AX
+	MOVQ         ldc+64(FP), CX
+	VMOVUPS      Z0, K1, (AX)
+	VMOVUPS      Z1, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z2, K1, (AX)
+	VMOVUPS      Z3, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z4, K1, (AX)
+	VMOVUPS      Z5, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z6, K1, (AX)
+	VMOVUPS      Z7, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z8, K1, (AX)
+	VMOVUPS      Z9, K2, 64(AX)
+	VZEROUPPER
+	RET
+
+// func tileQ86x16AVX512(k int, a *float32, rs int, ks int, b *float32, d *float32, bs int, c *float32, ldc int, n int, acc int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, BMI2
+TEXT ·tileQ86x16AVX512(SB), NOSPLIT, $0-88
+	MOVQ      n+72(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+80(FP), AX
+	VXORPS    Z0, Z0, Z0
+	VXORPS    Z2, Z2, Z2
+	VXORPS    Z4, Z4, Z4
+	VXORPS    Z6, Z6, Z6
+	VXORPS    Z8, Z8, Z8
+	VXORPS    Z10, Z10, Z10
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+56(FP), AX
+	MOVQ      ldc+64(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z2
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z4
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z6
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z8
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z10
+
+start:
+	MOVQ k+0(FP), AX
+	MOVQ rs+16(FP), CX
+	MOVQ ks+24(FP), DX
+	MOVQ b+32(FP), BX
+	MOVQ d+40(FP), SI
+	MOVQ bs+48(FP), DI
+	MOVQ a+8(FP), R8
+	LEAQ (R8)(CX*2), R9
+	ADDQ CX, R9
+
+loop:
+	VPBROADCASTD 36(R8), Z12
+	VPBROADCASTD 36(R8)(CX*1), Z14
+	VPBROADCASTD 36(R8)(CX*2), Z16
+	VPBROADCASTD 36(R9), Z18
+	VPBROADCASTD 36(R9)(CX*1), Z20
+	VPBROADCASTD 36(R9)(CX*2), Z22
+	VMOVUPS      (BX), Z24
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPBROADCASTD (R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPBROADCASTD (R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPBROADCASTD (R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPBROADCASTD (R9), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPBROADCASTD (R9)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VPBROADCASTD (R9)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z22, Z22
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z22, Z22
+	VMOVUPS      128(BX), Z24
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPBROADCASTD 4(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPBROADCASTD 4(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPBROADCASTD 4(R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPBROADCASTD 4(R9), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPBROADCASTD 4(R9)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VPBROADCASTD 4(R9)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z22, Z22
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z22, Z22
+	VMOVUPS      256(BX), Z24
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPBROADCASTD 8(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPBROADCASTD 8(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPBROADCASTD 8(R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPBROADCASTD 8(R9), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPBROADCASTD 8(R9)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VPBROADCASTD 8(R9)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z22, Z22
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z22, Z22
+	VMOVUPS      384(BX), Z24
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPBROADCASTD 12(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPBROADCASTD 12(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPBROADCASTD 12(R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPBROADCASTD 12(R9), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPBROADCASTD 12(R9)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VPBROADCASTD 12(R9)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z22, Z22
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z22, Z22
+	VMOVUPS      512(BX), Z24
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPBROADCASTD 16(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPBROADCASTD 16(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPBROADCASTD 16(R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPBROADCASTD 16(R9), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPBROADCASTD 16(R9)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VPBROADCASTD 16(R9)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z22, Z22
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z22, Z22
+	VMOVUPS      640(BX), Z24
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPBROADCASTD 20(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPBROADCASTD 20(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPBROADCASTD 20(R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPBROADCASTD 20(R9), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPBROADCASTD 20(R9)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VPBROADCASTD 20(R9)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z22, Z22
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z22, Z22
+	VMOVUPS      768(BX), Z24
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPBROADCASTD 24(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPBROADCASTD 24(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPBROADCASTD 24(R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPBROADCASTD 24(R9), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPBROADCASTD 24(R9)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VPBROADCASTD 24(R9)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z22, Z22
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z22, Z22
+	VMOVUPS      896(BX), Z24
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPBROADCASTD 28(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPBROADCASTD 28(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPBROADCASTD 28(R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPBROADCASTD 28(R9), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPBROADCASTD 28(R9)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VPBROADCASTD 28(R9)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z22, Z22
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z22, Z22
+	VCVTPH2PS    (SI), Z24
+	VBROADCASTSS 32(R8), Z28
+	VMULPS       Z24, Z28, Z26
+	VCVTDQ2PS    Z12, Z12
+	VFMADD231PS  Z26, Z12, Z0
+	VBROADCASTSS 32(R8)(CX*1), Z28
+	VMULPS       Z24, Z28, Z26
+	VCVTDQ2PS    Z14, Z14
+	VFMADD231PS  Z26, Z14, Z2
+	VBROADCASTSS 32(R8)(CX*2), Z28
+	VMULPS       Z24, Z28, Z26
+	VCVTDQ2PS    Z16, Z16
+	VFMADD231PS  Z26, Z16, Z4
+	VBROADCASTSS 32(R9), Z28
+	VMULPS       Z24, Z28, Z26
+	VCVTDQ2PS    Z18, Z18
+	VFMADD231PS  Z26, Z18, Z6
+	VBROADCASTSS 32(R9)(CX*1), Z28
+	VMULPS       Z24, Z28, Z26
+	VCVTDQ2PS    Z20, Z20
+	VFMADD231PS  Z26, Z20, Z8
+	VBROADCASTSS 32(R9)(CX*2), Z28
+	VMULPS       Z24, Z28, Z26
+	VCVTDQ2PS    Z22, Z22
+	VFMADD231PS  Z26, Z22, Z10
+	ADDQ         DX, R8
+	ADDQ         DX, R9
+	ADDQ         DI, BX
+	ADDQ         DI, SI
+	SUBQ         $0x01, AX
+	JNZ          loop
+	MOVQ         c+56(FP), AX
+	MOVQ         ldc+64(FP), CX
+	VMOVUPS      Z0, K1, (AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z2, K1, (AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z4, K1, (AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z6, K1, (AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z8, K1, (AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z10, K1, (AX)
+	VZEROUPPER
+	RET
+
+// func tileQ86x32AVX512(k int, a *float32, rs int, ks int, b *float32, d *float32, bs int, c *float32, ldc int, n int, acc int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, BMI2
+TEXT ·tileQ86x32AVX512(SB), NOSPLIT, $0-88
+	MOVQ      n+72(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+80(FP), AX
+	VXORPS    Z0, Z0, Z0
+	VXORPS    Z1, Z1, Z1
+	VXORPS    Z2, Z2, Z2
+	VXORPS    Z3, Z3, Z3
+	VXORPS    Z4, Z4, Z4
+	VXORPS    Z5, Z5, Z5
+	VXORPS    Z6, Z6, Z6
+	VXORPS    Z7, Z7, Z7
+	VXORPS    Z8, Z8, Z8
+	VXORPS    Z9, Z9, Z9
+	VXORPS    Z10, Z10, Z10
+	VXORPS    Z11, Z11, Z11
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+56(FP), AX
+	MOVQ      ldc+64(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+	VMOVUPS.Z 64(AX), K2, Z1
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z2
+	VMOVUPS.Z 64(AX), K2, Z3
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z4
+	VMOVUPS.Z 64(AX), K2, Z5
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z6
+	VMOVUPS.Z 64(AX), K2, Z7
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z8
+	VMOVUPS.Z 64(AX), K2, Z9
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z10
+	VMOVUPS.Z 64(AX), K2, Z11
+
+start:
+	MOVQ k+0(FP), AX
+	MOVQ rs+16(FP), CX
+	MOVQ ks+24(FP), DX
+	MOVQ b+32(FP), BX
+	MOVQ d+40(FP), SI
+	MOVQ bs+48(FP), DI
+	MOVQ a+8(FP), R8
+	LEAQ (R8)(CX*2), R9
+	ADDQ CX, R9
+
+loop:
+	VPBROADCASTD 36(R8), Z12
+	VPBROADCASTD 36(R8), Z13
+	VPBROADCASTD 36(R8)(CX*1), Z14
+	VPBROADCASTD 36(R8)(CX*1), Z15
+	VPBROADCASTD 36(R8)(CX*2), Z16
+	VPBROADCASTD 36(R8)(CX*2), Z17
+	VPBROADCASTD 36(R9), Z18
+	VPBROADCASTD 36(R9), Z19
+	VPBROADCASTD 36(R9)(CX*1), Z20
+	VPBROADCASTD 36(R9)(CX*1), Z21
+	VPBROADCASTD 36(R9)(CX*2), Z22
+	VPBROADCASTD 36(R9)(CX*2), Z23
+	VMOVUPS      (BX), Z24
+	VMOVUPS      64(BX), Z25
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPSRLW       $0x08, Z25, Z27
+	VPANDD       bits_00ff00ff<>+0(SB), Z25, Z25
+	VPBROADCASTD (R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPBROADCASTD (R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPBROADCASTD (R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VPBROADCASTD (R9), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z19, Z19
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z19, Z19
+	VPBROADCASTD (R9)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z21, Z21
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z21, Z21
+	VPBROADCASTD (R9)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z22, Z22
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z23, Z23
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z22, Z22
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z23, Z23
+	VMOVUPS      128(BX), Z24
+	VMOVUPS      192(BX), Z25
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPSRLW       $0x08, Z25, Z27
+	VPANDD       bits_00ff00ff<>+0(SB), Z25, Z25
+	VPBROADCASTD 4(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPBROADCASTD 4(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPBROADCASTD 4(R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VPBROADCASTD 4(R9), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z19, Z19
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z19, Z19
+	VPBROADCASTD 4(R9)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z21, Z21
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z21, Z21
+	VPBROADCASTD 4(R9)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z22, Z22
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z23, Z23
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z22, Z22
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z23, Z23
+	VMOVUPS      256(BX), Z24
+	VMOVUPS      320(BX), Z25
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPSRLW       $0x08, Z25, Z27
+	VPANDD       bits_00ff00ff<>+0(SB), Z25, Z25
+	VPBROADCASTD 8(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPBROADCASTD 8(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPBROADCASTD 8(R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VPBROADCASTD 8(R9), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z19, Z19
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z19, Z19
+	VPBROADCASTD 8(R9)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z21, Z21
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z21, Z21
+	VPBROADCASTD 8(R9)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z22, Z22
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z23, Z23
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z22, Z22
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z23, Z23
+	VMOVUPS      384(BX), Z24
+	VMOVUPS      448(BX), Z25
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPSRLW       $0x08, Z25, Z27
+	VPANDD       bits_00ff00ff<>+0(SB), Z25, Z25
+	VPBROADCASTD 12(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPBROADCASTD 12(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPBROADCASTD 12(R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VPBROADCASTD 12(R9), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z19, Z19
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z19, Z19
+	VPBROADCASTD 12(R9)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z21, Z21
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z21, Z21
+	VPBROADCASTD 12(R9)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z22, Z22
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z23, Z23
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z22, Z22
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z23, Z23
+	VMOVUPS      512(BX), Z24
+	VMOVUPS      576(BX), Z25
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPSRLW       $0x08, Z25, Z27
+	VPANDD       bits_00ff00ff<>+0(SB), Z25, Z25
+	VPBROADCASTD 16(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPBROADCASTD 16(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPBROADCASTD 16(R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VPBROADCASTD 16(R9), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z19, Z19
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z19, Z19
+	VPBROADCASTD 16(R9)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z21, Z21
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z21, Z21
+	VPBROADCASTD 16(R9)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z22, Z22
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z23, Z23
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z22, Z22
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z23, Z23
+	VMOVUPS      640(BX), Z24
+	VMOVUPS      704(BX), Z25
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPSRLW       $0x08, Z25, Z27
+	VPANDD       bits_00ff00ff<>+0(SB), Z25, Z25
+	VPBROADCASTD 20(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPBROADCASTD 20(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPBROADCASTD 20(R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VPBROADCASTD 20(R9), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z19, Z19
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z19, Z19
+	VPBROADCASTD 20(R9)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z21, Z21
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z21, Z21
+	VPBROADCASTD 20(R9)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z22, Z22
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z23, Z23
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z22, Z22
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z23, Z23
+	VMOVUPS      768(BX), Z24
+	VMOVUPS      832(BX), Z25
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPSRLW       $0x08, Z25, Z27
+	VPANDD       bits_00ff00ff<>+0(SB), Z25, Z25
+	VPBROADCASTD 24(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPBROADCASTD 24(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPBROADCASTD 24(R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VPBROADCASTD 24(R9), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z19, Z19
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z19, Z19
+	VPBROADCASTD 24(R9)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z21, Z21
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z21, Z21
+	VPBROADCASTD 24(R9)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z22, Z22
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z23, Z23
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z22, Z22
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z23, Z23
+	VMOVUPS      896(BX), Z24
+	VMOVUPS      960(BX), Z25
+	VPSRLW       $0x08, Z24, Z26
+	VPANDD       bits_00ff00ff<>+0(SB), Z24, Z24
+	VPSRLW       $0x08, Z25, Z27
+	VPANDD       bits_00ff00ff<>+0(SB), Z25, Z25
+	VPBROADCASTD 28(R8), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z12, Z12
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z13, Z13
+	VPBROADCASTD 28(R8)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z14, Z14
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z15, Z15
+	VPBROADCASTD 28(R8)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z16, Z16
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z17, Z17
+	VPBROADCASTD 28(R9), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z19, Z19
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z18, Z18
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z19, Z19
+	VPBROADCASTD 28(R9)(CX*1), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z21, Z21
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z20, Z20
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z21, Z21
+	VPBROADCASTD 28(R9)(CX*2), Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z26, Z29, Z30
+	VPADDD       Z30, Z22, Z22
+	VPMADDWD     Z27, Z29, Z30
+	VPADDD       Z30, Z23, Z23
+	VPSLLW       $0x08, Z28, Z28
+	VPSRAW       $0x08, Z28, Z29
+	VPMADDWD     Z24, Z29, Z30
+	VPADDD       Z30, Z22, Z22
+	VPMADDWD     Z25, Z29, Z30
+	VPADDD       Z30, Z23, Z23
+	VCVTPH2PS    (SI), Z24
+	VCVTPH2PS    32(SI), Z25
+	VBROADCASTSS 32(R8), Z28
+	VMULPS       Z24, Z28, Z26
+	VCVTDQ2PS    Z12, Z12
+	VFMADD231PS  Z26, Z12, Z0
+	VMULPS       Z25, Z28, Z27
+	VCVTDQ2PS    Z13, Z13
+	VFMADD231PS  Z27, Z13, Z1
+	VBROADCASTSS 32(R8)(CX*1), Z28
+	VMULPS       Z24, Z28, Z26
+	VCVTDQ2PS    Z14, Z14
+	VFMADD231PS  Z26, Z14, Z2
+	VMULPS       Z25, Z28, Z27
+	VCVTDQ2PS    Z15, Z15
+	VFMADD231PS  Z27, Z15, Z3
+	VBROADCASTSS 32(R8)(CX*2), Z28
+	VMULPS       Z24, Z28, Z26
+	VCVTDQ2PS    Z16, Z16
+	VFMADD231PS  Z26, Z16, Z4
+	VMULPS       Z25, Z28, Z27
+	VCVTDQ2PS    Z17, Z17
+	VFMADD231PS  Z27, Z17, Z5
+	VBROADCASTSS 32(R9), Z28
+	VMULPS       Z24, Z28, Z26
+	VCVTDQ2PS    Z18, Z18
+	VFMADD231PS  Z26, Z18, Z6
+	VMULPS       Z25, Z28, Z27
+	VCVTDQ2PS    Z19, Z19
+	VFMADD231PS  Z27, Z19, Z7
+	VBROADCASTSS 32(R9)(CX*1), Z28
+	VMULPS       Z24, Z28, Z26
+	VCVTDQ2PS    Z20, Z20
+	VFMADD231PS  Z26, Z20, Z8
+	VMULPS       Z25, Z28, Z27
+	VCVTDQ2PS    Z21, Z21
+	VFMADD231PS  Z27, Z21, Z9
+	VBROADCASTSS 32(R9)(CX*2), Z28
+	VMULPS       Z24, Z28, Z26
+	VCVTDQ2PS    Z22, Z22
+	VFMADD231PS  Z26, Z22, Z10
+	VMULPS       Z25, Z28, Z27
+	VCVTDQ2PS    Z23, Z23
+	VFMADD231PS  Z27, Z23, Z11
+	ADDQ         DX, R8
+	ADDQ         DX, R9
+	ADDQ         DI, BX
+	ADDQ         DI, SI
+	SUBQ         $0x01, AX
+	JNZ          loop
+	MOVQ         c+56(FP), AX
+	MOVQ         ldc+64(FP), CX
+	VMOVUPS      Z0, K1, (AX)
+	VMOVUPS      Z1, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z2, K1, (AX)
+	VMOVUPS      Z3, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z4, K1, (AX)
+	VMOVUPS      Z5, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z6, K1, (AX)
+	VMOVUPS      Z7, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z8, K1, (AX)
+	VMOVUPS      Z9, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z10, K1, (AX)
+	VMOVUPS      Z11, K2, 64(AX)
+	VZEROUPPER
+	RET
+
+// func quantizeAVX512(dst *float32, x *float32, n int)
+// Requires: AVX, AVX2, AVX512F, BMI2
+TEXT ·quantizeAVX512(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ x+8(FP), CX
+	MOVQ n+16(FP), DX
+
+loop:
+	MOVL  $-1, BX
+	CMPQ  DX, $0x20
+	JGE   whole
+	BZHIL DX, BX, BX
+
+whole:
+	KMOVW         BX, K1
+	SHRL          $0x10, BX
+	KMOVW         BX, K2
+	VMOVUPS.Z     (CX), K1, Z0
+	VMOVUPS.Z     64(CX), K2, Z1
+	VMOVUPS       Z0, Z4
+	VPANDD        bits_7fffffff<>+0(SB), Z4, Z4
+	VMOVUPS       Z1, Z5
+	VPANDD        bits_7fffffff<>+0(SB), Z5, Z5
+	VPMAXUD       Z5, Z4, Z4
+	VEXTRACTI64X4 $0x01, Z4, Y5
+	VPMAXUD       Y5, Y4, Y4
+	VEXTRACTI128  $0x01, Y4, X5
+	VPMAXUD       X5, X4, X4
+	VPSHUFD       $0x4e, X4, X5
+	VPMAXUD       X5, X4, X4
+	VPSHUFD       $0xb1, X4, X5
+	VPMAXUD       X5, X4, X4
+	VMOVD         X4, BX
+	CMPL          BX, $0x7f800000
+	JCC           infinite
+	CMPL          BX, $0x03fe0000
+	JCS           zeros
+	VMOVSS        bits_42fe0000<>+0(SB), X6
+	VDIVSS        X6, X4, X5
+	VMOVSS        X5, 32(AX)
+	VDIVSS        X4, X6, X6
+	VBROADCASTSS  X6, Z6
+	VMULPS        Z6, Z0, Z0
+	VCVTPS2DQ     Z0, Z0
+	VMULPS        Z6, Z1, Z1
+	VCVTPS2DQ     Z1, Z1
+	VPADDD        Z1, Z0, Z4
+	VEXTRACTI64X4 $0x01, Z4, Y5
+	VPADDD        Y5, Y4, Y4
+	VEXTRACTI128  $0x01, Y4, X5
+	VPADDD        X5, X4, X4
+	VPSHUFD       $0x4e, X4, X5
+	VPADDD        X5, X4, X4
+	VPSHUFD       $0xb1, X4, X5
+	VPADDD        X5, X4, X4
+	VPSLLD        $0x07, X4, X4
+	VPXOR         X5, X5, X5
+	VPSUBD        X4, X5, X4
+	VMOVD         X4, 36(AX)
+	VPMOVSDB      Z0, (AX)
+	VPMOVSDB      Z1, 16(AX)
+
+next:
+	ADDQ $0x00000080, CX
+	ADDQ $0x28, AX
+	SUBQ $0x20, DX
+	JG   loop
+	JMP  end
+
+infinite:
+	MOVL $0x7fc00000, BX
+	JMP  clear
+
+zeros:
+	XORL BX, BX
+
+clear:
+	VPXOR   Y0, Y0, Y0
+	VMOVDQU Y0, (AX)
+	MOVL    BX, 32(AX)
+	MOVL    $0x00000000, 36(AX)
+	JMP     next
+
+end:
+	VZEROUPPER
+	RET
+
 // func peakAVX512(n int)
 // Requires: AVX, AVX512DQ, AVX512F
 TEXT ·peakAVX512(SB), NOSPLIT, $0-8
@@ -14086,21 +19962,21 @@ loop:
 	VZEROUPPER
 	RET
 
-// func tile1x16VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+// func tileQ81x16VNNI(k int, a *float32, rs int, ks int, b *float32, d *float32, bs int, c *float32, ldc int, n int, acc int)
 // Requires: AVX, AVX512DQ, AVX512F, BMI2
-TEXT ·tile1x16VNNI(SB), NOSPLIT, $0-80
-	MOVQ      n+64(FP), AX
+TEXT ·tileQ81x16VNNI(SB), NOSPLIT, $0-88
+	MOVQ      n+72(FP), AX
 	MOVL      $-1, CX
 	BZHIL     AX, CX, CX
 	KMOVW     CX, K1
 	SHRL      $0x10, CX
 	KMOVW     CX, K2
-	MOVQ      acc+72(FP), AX
+	MOVQ      acc+80(FP), AX
 	VXORPS    Z0, Z0, Z0
 	TESTQ     AX, AX
 	JZ        start
-	MOVQ      c+48(FP), AX
-	MOVQ      ldc+56(FP), CX
+	MOVQ      c+56(FP), AX
+	MOVQ      ldc+64(FP), CX
 	VMOVUPS.Z (AX), K1, Z0
 
 start:
@@ -14108,66 +19984,68 @@ start:
 	MOVQ rs+16(FP), CX
 	MOVQ ks+24(FP), CX
 	MOVQ b+32(FP), DX
-	MOVQ bs+40(FP), BX
-	MOVQ a+8(FP), SI
+	MOVQ d+40(FP), BX
+	MOVQ bs+48(FP), SI
+	MOVQ a+8(FP), DI
 
 loop:
-	VPBROADCASTD 36(SI), Z12
+	VPBROADCASTD 36(DI), Z12
 	VMOVUPS      (DX), Z24
-	VPBROADCASTD (SI), Z26
-	VPDPBUSD     Z26, Z24, Z12
+	VPBROADCASTD (DI), Z28
+	VPDPBUSD     Z28, Z24, Z12
 	VMOVUPS      128(DX), Z24
-	VPBROADCASTD 4(SI), Z26
-	VPDPBUSD     Z26, Z24, Z12
+	VPBROADCASTD 4(DI), Z28
+	VPDPBUSD     Z28, Z24, Z12
 	VMOVUPS      256(DX), Z24
-	VPBROADCASTD 8(SI), Z26
-	VPDPBUSD     Z26, Z24, Z12
+	VPBROADCASTD 8(DI), Z28
+	VPDPBUSD     Z28, Z24, Z12
 	VMOVUPS      384(DX), Z24
-	VPBROADCASTD 12(SI), Z26
-	VPDPBUSD     Z26, Z24, Z12
+	VPBROADCASTD 12(DI), Z28
+	VPDPBUSD     Z28, Z24, Z12
 	VMOVUPS      512(DX), Z24
-	VPBROADCASTD 16(SI), Z26
-	VPDPBUSD     Z26, Z24, Z12
+	VPBROADCASTD 16(DI), Z28
+	VPDPBUSD     Z28, Z24, Z12
 	VMOVUPS      640(DX), Z24
-	VPBROADCASTD 20(SI), Z26
-	VPDPBUSD     Z26, Z24, Z12
+	VPBROADCASTD 20(DI), Z28
+	VPDPBUSD     Z28, Z24, Z12
 	VMOVUPS      768(DX), Z24
-	VPBROADCASTD 24(SI), Z26
-	VPDPBUSD     Z26, Z24, Z12
+	VPBROADCASTD 24(DI), Z28
+	VPDPBUSD     Z28, Z24, Z12
 	VMOVUPS      896(DX), Z24
-	VPBROADCASTD 28(SI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VCVTPH2PS    1024(DX), Z28
-	VBROADCASTSS 32(SI), Z26
-	VMULPS       Z28, Z26, Z24
+	VPBROADCASTD 28(DI), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VCVTPH2PS    (BX), Z24
+	VBROADCASTSS 32(DI), Z28
+	VMULPS       Z24, Z28, Z26
 	VCVTDQ2PS    Z12, Z12
-	VFMADD231PS  Z24, Z12, Z0
-	ADDQ         CX, SI
-	ADDQ         BX, DX
+	VFMADD231PS  Z26, Z12, Z0
+	ADDQ         CX, DI
+	ADDQ         SI, DX
+	ADDQ         SI, BX
 	SUBQ         $0x01, AX
 	JNZ          loop
-	MOVQ         c+48(FP), AX
-	MOVQ         ldc+56(FP), CX
+	MOVQ         c+56(FP), AX
+	MOVQ         ldc+64(FP), CX
 	VMOVUPS      Z0, K1, (AX)
 	VZEROUPPER
 	RET
 
-// func tile1x32VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+// func tileQ81x32VNNI(k int, a *float32, rs int, ks int, b *float32, d *float32, bs int, c *float32, ldc int, n int, acc int)
 // Requires: AVX, AVX512DQ, AVX512F, BMI2
-TEXT ·tile1x32VNNI(SB), NOSPLIT, $0-80
-	MOVQ      n+64(FP), AX
+TEXT ·tileQ81x32VNNI(SB), NOSPLIT, $0-88
+	MOVQ      n+72(FP), AX
 	MOVL      $-1, CX
 	BZHIL     AX, CX, CX
 	KMOVW     CX, K1
 	SHRL      $0x10, CX
 	KMOVW     CX, K2
-	MOVQ      acc+72(FP), AX
+	MOVQ      acc+80(FP), AX
 	VXORPS    Z0, Z0, Z0
 	VXORPS    Z1, Z1, Z1
 	TESTQ     AX, AX
 	JZ        start
-	MOVQ      c+48(FP), AX
-	MOVQ      ldc+56(FP), CX
+	MOVQ      c+56(FP), AX
+	MOVQ      ldc+64(FP), CX
 	VMOVUPS.Z (AX), K1, Z0
 	VMOVUPS.Z 64(AX), K2, Z1
 
@@ -14176,88 +20054,90 @@ start:
 	MOVQ rs+16(FP), CX
 	MOVQ ks+24(FP), CX
 	MOVQ b+32(FP), DX
-	MOVQ bs+40(FP), BX
-	MOVQ a+8(FP), SI
+	MOVQ d+40(FP), BX
+	MOVQ bs+48(FP), SI
+	MOVQ a+8(FP), DI
 
 loop:
-	VPBROADCASTD 36(SI), Z12
-	VPBROADCASTD 36(SI), Z13
+	VPBROADCASTD 36(DI), Z12
+	VPBROADCASTD 36(DI), Z13
 	VMOVUPS      (DX), Z24
 	VMOVUPS      64(DX), Z25
-	VPBROADCASTD (SI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPDPBUSD     Z26, Z25, Z13
+	VPBROADCASTD (DI), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
 	VMOVUPS      128(DX), Z24
 	VMOVUPS      192(DX), Z25
-	VPBROADCASTD 4(SI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPDPBUSD     Z26, Z25, Z13
+	VPBROADCASTD 4(DI), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
 	VMOVUPS      256(DX), Z24
 	VMOVUPS      320(DX), Z25
-	VPBROADCASTD 8(SI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPDPBUSD     Z26, Z25, Z13
+	VPBROADCASTD 8(DI), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
 	VMOVUPS      384(DX), Z24
 	VMOVUPS      448(DX), Z25
-	VPBROADCASTD 12(SI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPDPBUSD     Z26, Z25, Z13
+	VPBROADCASTD 12(DI), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
 	VMOVUPS      512(DX), Z24
 	VMOVUPS      576(DX), Z25
-	VPBROADCASTD 16(SI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPDPBUSD     Z26, Z25, Z13
+	VPBROADCASTD 16(DI), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
 	VMOVUPS      640(DX), Z24
 	VMOVUPS      704(DX), Z25
-	VPBROADCASTD 20(SI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPDPBUSD     Z26, Z25, Z13
+	VPBROADCASTD 20(DI), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
 	VMOVUPS      768(DX), Z24
 	VMOVUPS      832(DX), Z25
-	VPBROADCASTD 24(SI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPDPBUSD     Z26, Z25, Z13
+	VPBROADCASTD 24(DI), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
 	VMOVUPS      896(DX), Z24
 	VMOVUPS      960(DX), Z25
-	VPBROADCASTD 28(SI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPDPBUSD     Z26, Z25, Z13
-	VCVTPH2PS    1024(DX), Z28
-	VCVTPH2PS    1056(DX), Z29
-	VBROADCASTSS 32(SI), Z26
-	VMULPS       Z28, Z26, Z24
+	VPBROADCASTD 28(DI), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
+	VCVTPH2PS    (BX), Z24
+	VCVTPH2PS    32(BX), Z25
+	VBROADCASTSS 32(DI), Z28
+	VMULPS       Z24, Z28, Z26
 	VCVTDQ2PS    Z12, Z12
-	VFMADD231PS  Z24, Z12, Z0
-	VMULPS       Z29, Z26, Z25
+	VFMADD231PS  Z26, Z12, Z0
+	VMULPS       Z25, Z28, Z27
 	VCVTDQ2PS    Z13, Z13
-	VFMADD231PS  Z25, Z13, Z1
-	ADDQ         CX, SI
-	ADDQ         BX, DX
+	VFMADD231PS  Z27, Z13, Z1
+	ADDQ         CX, DI
+	ADDQ         SI, DX
+	ADDQ         SI, BX
 	SUBQ         $0x01, AX
 	JNZ          loop
-	MOVQ         c+48(FP), AX
-	MOVQ         ldc+56(FP), CX
+	MOVQ         c+56(FP), AX
+	MOVQ         ldc+64(FP), CX
 	VMOVUPS      Z0, K1, (AX)
 	VMOVUPS      Z1, K2, 64(AX)
 	VZEROUPPER
 	RET
 
-// func tile2x16VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+// func tileQ82x16VNNI(k int, a *float32, rs int, ks int, b *float32, d *float32, bs int, c *float32, ldc int, n int, acc int)
 // Requires: AVX, AVX512DQ, AVX512F, BMI2
-TEXT ·tile2x16VNNI(SB), NOSPLIT, $0-80
-	MOVQ      n+64(FP), AX
+TEXT ·tileQ82x16VNNI(SB), NOSPLIT, $0-88
+	MOVQ      n+72(FP), AX
 	MOVL      $-1, CX
 	BZHIL     AX, CX, CX
 	KMOVW     CX, K1
 	SHRL      $0x10, CX
 	KMOVW     CX, K2
-	MOVQ      acc+72(FP), AX
+	MOVQ      acc+80(FP), AX
 	VXORPS    Z0, Z0, Z0
 	VXORPS    Z2, Z2, Z2
 	TESTQ     AX, AX
 	JZ        start
-	MOVQ      c+48(FP), AX
-	MOVQ      ldc+56(FP), CX
+	MOVQ      c+56(FP), AX
+	MOVQ      ldc+64(FP), CX
 	VMOVUPS.Z (AX), K1, Z0
 	ADDQ      CX, AX
 	VMOVUPS.Z (AX), K1, Z2
@@ -14267,91 +20147,93 @@ start:
 	MOVQ rs+16(FP), CX
 	MOVQ ks+24(FP), DX
 	MOVQ b+32(FP), BX
-	MOVQ bs+40(FP), SI
-	MOVQ a+8(FP), DI
+	MOVQ d+40(FP), SI
+	MOVQ bs+48(FP), DI
+	MOVQ a+8(FP), R8
 
 loop:
-	VPBROADCASTD 36(DI), Z12
-	VPBROADCASTD 36(DI)(CX*1), Z14
+	VPBROADCASTD 36(R8), Z12
+	VPBROADCASTD 36(R8)(CX*1), Z14
 	VMOVUPS      (BX), Z24
-	VPBROADCASTD (DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPBROADCASTD (DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
+	VPBROADCASTD (R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPBROADCASTD (R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
 	VMOVUPS      128(BX), Z24
-	VPBROADCASTD 4(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPBROADCASTD 4(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
+	VPBROADCASTD 4(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPBROADCASTD 4(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
 	VMOVUPS      256(BX), Z24
-	VPBROADCASTD 8(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPBROADCASTD 8(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
+	VPBROADCASTD 8(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPBROADCASTD 8(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
 	VMOVUPS      384(BX), Z24
-	VPBROADCASTD 12(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPBROADCASTD 12(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
+	VPBROADCASTD 12(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPBROADCASTD 12(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
 	VMOVUPS      512(BX), Z24
-	VPBROADCASTD 16(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPBROADCASTD 16(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
+	VPBROADCASTD 16(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPBROADCASTD 16(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
 	VMOVUPS      640(BX), Z24
-	VPBROADCASTD 20(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPBROADCASTD 20(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
+	VPBROADCASTD 20(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPBROADCASTD 20(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
 	VMOVUPS      768(BX), Z24
-	VPBROADCASTD 24(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPBROADCASTD 24(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
+	VPBROADCASTD 24(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPBROADCASTD 24(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
 	VMOVUPS      896(BX), Z24
-	VPBROADCASTD 28(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPBROADCASTD 28(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VCVTPH2PS    1024(BX), Z28
-	VBROADCASTSS 32(DI), Z26
-	VMULPS       Z28, Z26, Z24
+	VPBROADCASTD 28(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPBROADCASTD 28(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VCVTPH2PS    (SI), Z24
+	VBROADCASTSS 32(R8), Z28
+	VMULPS       Z24, Z28, Z26
 	VCVTDQ2PS    Z12, Z12
-	VFMADD231PS  Z24, Z12, Z0
-	VBROADCASTSS 32(DI)(CX*1), Z27
-	VMULPS       Z28, Z27, Z24
+	VFMADD231PS  Z26, Z12, Z0
+	VBROADCASTSS 32(R8)(CX*1), Z28
+	VMULPS       Z24, Z28, Z26
 	VCVTDQ2PS    Z14, Z14
-	VFMADD231PS  Z24, Z14, Z2
-	ADDQ         DX, DI
-	ADDQ         SI, BX
+	VFMADD231PS  Z26, Z14, Z2
+	ADDQ         DX, R8
+	ADDQ         DI, BX
+	ADDQ         DI, SI
 	SUBQ         $0x01, AX
 	JNZ          loop
-	MOVQ         c+48(FP), AX
-	MOVQ         ldc+56(FP), CX
+	MOVQ         c+56(FP), AX
+	MOVQ         ldc+64(FP), CX
 	VMOVUPS      Z0, K1, (AX)
 	ADDQ         CX, AX
 	VMOVUPS      Z2, K1, (AX)
 	VZEROUPPER
 	RET
 
-// func tile2x32VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+// func tileQ82x32VNNI(k int, a *float32, rs int, ks int, b *float32, d *float32, bs int, c *float32, ldc int, n int, acc int)
 // Requires: AVX, AVX512DQ, AVX512F, BMI2
-TEXT ·tile2x32VNNI(SB), NOSPLIT, $0-80
-	MOVQ      n+64(FP), AX
+TEXT ·tileQ82x32VNNI(SB), NOSPLIT, $0-88
+	MOVQ      n+72(FP), AX
 	MOVL      $-1, CX
 	BZHIL     AX, CX, CX
 	KMOVW     CX, K1
 	SHRL      $0x10, CX
 	KMOVW     CX, K2
-	MOVQ      acc+72(FP), AX
+	MOVQ      acc+80(FP), AX
 	VXORPS    Z0, Z0, Z0
 	VXORPS    Z1, Z1, Z1
 	VXORPS    Z2, Z2, Z2
 	VXORPS    Z3, Z3, Z3
 	TESTQ     AX, AX
 	JZ        start
-	MOVQ      c+48(FP), AX
-	MOVQ      ldc+56(FP), CX
+	MOVQ      c+56(FP), AX
+	MOVQ      ldc+64(FP), CX
 	VMOVUPS.Z (AX), K1, Z0
 	VMOVUPS.Z 64(AX), K2, Z1
 	ADDQ      CX, AX
@@ -14363,100 +20245,102 @@ start:
 	MOVQ rs+16(FP), CX
 	MOVQ ks+24(FP), DX
 	MOVQ b+32(FP), BX
-	MOVQ bs+40(FP), SI
-	MOVQ a+8(FP), DI
+	MOVQ d+40(FP), SI
+	MOVQ bs+48(FP), DI
+	MOVQ a+8(FP), R8
 
 loop:
-	VPBROADCASTD 36(DI), Z12
-	VPBROADCASTD 36(DI), Z13
-	VPBROADCASTD 36(DI)(CX*1), Z14
-	VPBROADCASTD 36(DI)(CX*1), Z15
+	VPBROADCASTD 36(R8), Z12
+	VPBROADCASTD 36(R8), Z13
+	VPBROADCASTD 36(R8)(CX*1), Z14
+	VPBROADCASTD 36(R8)(CX*1), Z15
 	VMOVUPS      (BX), Z24
 	VMOVUPS      64(BX), Z25
-	VPBROADCASTD (DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPDPBUSD     Z26, Z25, Z13
-	VPBROADCASTD (DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPDPBUSD     Z27, Z25, Z15
+	VPBROADCASTD (R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
+	VPBROADCASTD (R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPDPBUSD     Z29, Z25, Z15
 	VMOVUPS      128(BX), Z24
 	VMOVUPS      192(BX), Z25
-	VPBROADCASTD 4(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPDPBUSD     Z26, Z25, Z13
-	VPBROADCASTD 4(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPDPBUSD     Z27, Z25, Z15
+	VPBROADCASTD 4(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
+	VPBROADCASTD 4(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPDPBUSD     Z29, Z25, Z15
 	VMOVUPS      256(BX), Z24
 	VMOVUPS      320(BX), Z25
-	VPBROADCASTD 8(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPDPBUSD     Z26, Z25, Z13
-	VPBROADCASTD 8(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPDPBUSD     Z27, Z25, Z15
+	VPBROADCASTD 8(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
+	VPBROADCASTD 8(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPDPBUSD     Z29, Z25, Z15
 	VMOVUPS      384(BX), Z24
 	VMOVUPS      448(BX), Z25
-	VPBROADCASTD 12(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPDPBUSD     Z26, Z25, Z13
-	VPBROADCASTD 12(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPDPBUSD     Z27, Z25, Z15
+	VPBROADCASTD 12(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
+	VPBROADCASTD 12(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPDPBUSD     Z29, Z25, Z15
 	VMOVUPS      512(BX), Z24
 	VMOVUPS      576(BX), Z25
-	VPBROADCASTD 16(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPDPBUSD     Z26, Z25, Z13
-	VPBROADCASTD 16(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPDPBUSD     Z27, Z25, Z15
+	VPBROADCASTD 16(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
+	VPBROADCASTD 16(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPDPBUSD     Z29, Z25, Z15
 	VMOVUPS      640(BX), Z24
 	VMOVUPS      704(BX), Z25
-	VPBROADCASTD 20(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPDPBUSD     Z26, Z25, Z13
-	VPBROADCASTD 20(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPDPBUSD     Z27, Z25, Z15
+	VPBROADCASTD 20(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
+	VPBROADCASTD 20(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPDPBUSD     Z29, Z25, Z15
 	VMOVUPS      768(BX), Z24
 	VMOVUPS      832(BX), Z25
-	VPBROADCASTD 24(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPDPBUSD     Z26, Z25, Z13
-	VPBROADCASTD 24(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPDPBUSD     Z27, Z25, Z15
+	VPBROADCASTD 24(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
+	VPBROADCASTD 24(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPDPBUSD     Z29, Z25, Z15
 	VMOVUPS      896(BX), Z24
 	VMOVUPS      960(BX), Z25
-	VPBROADCASTD 28(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPDPBUSD     Z26, Z25, Z13
-	VPBROADCASTD 28(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPDPBUSD     Z27, Z25, Z15
-	VCVTPH2PS    1024(BX), Z28
-	VCVTPH2PS    1056(BX), Z29
-	VBROADCASTSS 32(DI), Z26
-	VMULPS       Z28, Z26, Z24
+	VPBROADCASTD 28(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
+	VPBROADCASTD 28(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPDPBUSD     Z29, Z25, Z15
+	VCVTPH2PS    (SI), Z24
+	VCVTPH2PS    32(SI), Z25
+	VBROADCASTSS 32(R8), Z28
+	VMULPS       Z24, Z28, Z26
 	VCVTDQ2PS    Z12, Z12
-	VFMADD231PS  Z24, Z12, Z0
-	VMULPS       Z29, Z26, Z25
+	VFMADD231PS  Z26, Z12, Z0
+	VMULPS       Z25, Z28, Z27
 	VCVTDQ2PS    Z13, Z13
-	VFMADD231PS  Z25, Z13, Z1
-	VBROADCASTSS 32(DI)(CX*1), Z27
-	VMULPS       Z28, Z27, Z24
+	VFMADD231PS  Z27, Z13, Z1
+	VBROADCASTSS 32(R8)(CX*1), Z28
+	VMULPS       Z24, Z28, Z26
 	VCVTDQ2PS    Z14, Z14
-	VFMADD231PS  Z24, Z14, Z2
-	VMULPS       Z29, Z27, Z25
+	VFMADD231PS  Z26, Z14, Z2
+	VMULPS       Z25, Z28, Z27
 	VCVTDQ2PS    Z15, Z15
-	VFMADD231PS  Z25, Z15, Z3
-	ADDQ         DX, DI
-	ADDQ         SI, BX
+	VFMADD231PS  Z27, Z15, Z3
+	ADDQ         DX, R8
+	ADDQ         DI, BX
+	ADDQ         DI, SI
 	SUBQ         $0x01, AX
 	JNZ          loop
-	MOVQ         c+48(FP), AX
-	MOVQ         ldc+56(FP), CX
+	MOVQ         c+56(FP), AX
+	MOVQ         ldc+64(FP), CX
 	VMOVUPS      Z0, K1, (AX)
 	VMOVUPS      Z1, K2, 64(AX)
 	ADDQ         CX, AX
@@ -14465,23 +20349,23 @@ loop:
 	VZEROUPPER
 	RET
 
-// func tile3x16VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+// func tileQ83x16VNNI(k int, a *float32, rs int, ks int, b *float32, d *float32, bs int, c *float32, ldc int, n int, acc int)
 // Requires: AVX, AVX512DQ, AVX512F, BMI2
-TEXT ·tile3x16VNNI(SB), NOSPLIT, $0-80
-	MOVQ      n+64(FP), AX
+TEXT ·tileQ83x16VNNI(SB), NOSPLIT, $0-88
+	MOVQ      n+72(FP), AX
 	MOVL      $-1, CX
 	BZHIL     AX, CX, CX
 	KMOVW     CX, K1
 	SHRL      $0x10, CX
 	KMOVW     CX, K2
-	MOVQ      acc+72(FP), AX
+	MOVQ      acc+80(FP), AX
 	VXORPS    Z0, Z0, Z0
 	VXORPS    Z2, Z2, Z2
 	VXORPS    Z4, Z4, Z4
 	TESTQ     AX, AX
 	JZ        start
-	MOVQ      c+48(FP), AX
-	MOVQ      ldc+56(FP), CX
+	MOVQ      c+56(FP), AX
+	MOVQ      ldc+64(FP), CX
 	VMOVUPS.Z (AX), K1, Z0
 	ADDQ      CX, AX
 	VMOVUPS.Z (AX), K1, Z2
@@ -14493,88 +20377,90 @@ start:
 	MOVQ rs+16(FP), CX
 	MOVQ ks+24(FP), DX
 	MOVQ b+32(FP), BX
-	MOVQ bs+40(FP), SI
-	MOVQ a+8(FP), DI
+	MOVQ d+40(FP), SI
+	MOVQ bs+48(FP), DI
+	MOVQ a+8(FP), R8
 
 loop:
-	VPBROADCASTD 36(DI), Z12
-	VPBROADCASTD 36(DI)(CX*1), Z14
-	VPBROADCASTD 36(DI)(CX*2), Z16
+	VPBROADCASTD 36(R8), Z12
+	VPBROADCASTD 36(R8)(CX*1), Z14
+	VPBROADCASTD 36(R8)(CX*2), Z16
 	VMOVUPS      (BX), Z24
-	VPBROADCASTD (DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPBROADCASTD (DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPBROADCASTD (DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
+	VPBROADCASTD (R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPBROADCASTD (R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPBROADCASTD (R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
 	VMOVUPS      128(BX), Z24
-	VPBROADCASTD 4(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPBROADCASTD 4(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPBROADCASTD 4(DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
+	VPBROADCASTD 4(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPBROADCASTD 4(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPBROADCASTD 4(R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
 	VMOVUPS      256(BX), Z24
-	VPBROADCASTD 8(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPBROADCASTD 8(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPBROADCASTD 8(DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
+	VPBROADCASTD 8(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPBROADCASTD 8(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPBROADCASTD 8(R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
 	VMOVUPS      384(BX), Z24
-	VPBROADCASTD 12(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPBROADCASTD 12(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPBROADCASTD 12(DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
+	VPBROADCASTD 12(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPBROADCASTD 12(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPBROADCASTD 12(R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
 	VMOVUPS      512(BX), Z24
-	VPBROADCASTD 16(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPBROADCASTD 16(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPBROADCASTD 16(DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
+	VPBROADCASTD 16(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPBROADCASTD 16(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPBROADCASTD 16(R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
 	VMOVUPS      640(BX), Z24
-	VPBROADCASTD 20(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPBROADCASTD 20(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPBROADCASTD 20(DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
+	VPBROADCASTD 20(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPBROADCASTD 20(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPBROADCASTD 20(R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
 	VMOVUPS      768(BX), Z24
-	VPBROADCASTD 24(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPBROADCASTD 24(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPBROADCASTD 24(DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
+	VPBROADCASTD 24(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPBROADCASTD 24(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPBROADCASTD 24(R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
 	VMOVUPS      896(BX), Z24
-	VPBROADCASTD 28(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPBROADCASTD 28(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPBROADCASTD 28(DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
-	VCVTPH2PS    1024(BX), Z28
-	VBROADCASTSS 32(DI), Z26
-	VMULPS       Z28, Z26, Z24
+	VPBROADCASTD 28(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPBROADCASTD 28(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPBROADCASTD 28(R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VCVTPH2PS    (SI), Z24
+	VBROADCASTSS 32(R8), Z28
+	VMULPS       Z24, Z28, Z26
 	VCVTDQ2PS    Z12, Z12
-	VFMADD231PS  Z24, Z12, Z0
-	VBROADCASTSS 32(DI)(CX*1), Z27
-	VMULPS       Z28, Z27, Z24
+	VFMADD231PS  Z26, Z12, Z0
+	VBROADCASTSS 32(R8)(CX*1), Z28
+	VMULPS       Z24, Z28, Z26
 	VCVTDQ2PS    Z14, Z14
-	VFMADD231PS  Z24, Z14, Z2
-	VBROADCASTSS 32(DI)(CX*2), Z26
-	VMULPS       Z28, Z26, Z24
+	VFMADD231PS  Z26, Z14, Z2
+	VBROADCASTSS 32(R8)(CX*2), Z28
+	VMULPS       Z24, Z28, Z26
 	VCVTDQ2PS    Z16, Z16
-	VFMADD231PS  Z24, Z16, Z4
-	ADDQ         DX, DI
-	ADDQ         SI, BX
+	VFMADD231PS  Z26, Z16, Z4
+	ADDQ         DX, R8
+	ADDQ         DI, BX
+	ADDQ         DI, SI
 	SUBQ         $0x01, AX
 	JNZ          loop
-	MOVQ         c+48(FP), AX
-	MOVQ         ldc+56(FP), CX
+	MOVQ         c+56(FP), AX
+	MOVQ         ldc+64(FP), CX
 	VMOVUPS      Z0, K1, (AX)
 	ADDQ         CX, AX
 	VMOVUPS      Z2, K1, (AX)
@@ -14583,16 +20469,16 @@ loop:
 	VZEROUPPER
 	RET
 
-// func tile3x32VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+// func tileQ83x32VNNI(k int, a *float32, rs int, ks int, b *float32, d *float32, bs int, c *float32, ldc int, n int, acc int)
 // Requires: AVX, AVX512DQ, AVX512F, BMI2
-TEXT ·tile3x32VNNI(SB), NOSPLIT, $0-80
-	MOVQ      n+64(FP), AX
+TEXT ·tileQ83x32VNNI(SB), NOSPLIT, $0-88
+	MOVQ      n+72(FP), AX
 	MOVL      $-1, CX
 	BZHIL     AX, CX, CX
 	KMOVW     CX, K1
 	SHRL      $0x10, CX
 	KMOVW     CX, K2
-	MOVQ      acc+72(FP), AX
+	MOVQ      acc+80(FP), AX
 	VXORPS    Z0, Z0, Z0
 	VXORPS    Z1, Z1, Z1
 	VXORPS    Z2, Z2, Z2
@@ -14601,8 +20487,8 @@ TEXT ·tile3x32VNNI(SB), NOSPLIT, $0-80
 	VXORPS    Z5, Z5, Z5
 	TESTQ     AX, AX
 	JZ        start
-	MOVQ      c+48(FP), AX
-	MOVQ      ldc+56(FP), CX
+	MOVQ      c+56(FP), AX
+	MOVQ      ldc+64(FP), CX
 	VMOVUPS.Z (AX), K1, Z0
 	VMOVUPS.Z 64(AX), K2, Z1
 	ADDQ      CX, AX
@@ -14617,133 +20503,135 @@ start:
 	MOVQ rs+16(FP), CX
 	MOVQ ks+24(FP), DX
 	MOVQ b+32(FP), BX
-	MOVQ bs+40(FP), SI
-	MOVQ a+8(FP), DI
+	MOVQ d+40(FP), SI
+	MOVQ bs+48(FP), DI
+	MOVQ a+8(FP), R8
 
 loop:
-	VPBROADCASTD 36(DI), Z12
-	VPBROADCASTD 36(DI), Z13
-	VPBROADCASTD 36(DI)(CX*1), Z14
-	VPBROADCASTD 36(DI)(CX*1), Z15
-	VPBROADCASTD 36(DI)(CX*2), Z16
-	VPBROADCASTD 36(DI)(CX*2), Z17
+	VPBROADCASTD 36(R8), Z12
+	VPBROADCASTD 36(R8), Z13
+	VPBROADCASTD 36(R8)(CX*1), Z14
+	VPBROADCASTD 36(R8)(CX*1), Z15
+	VPBROADCASTD 36(R8)(CX*2), Z16
+	VPBROADCASTD 36(R8)(CX*2), Z17
 	VMOVUPS      (BX), Z24
 	VMOVUPS      64(BX), Z25
-	VPBROADCASTD (DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPDPBUSD     Z26, Z25, Z13
-	VPBROADCASTD (DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPDPBUSD     Z27, Z25, Z15
-	VPBROADCASTD (DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
-	VPDPBUSD     Z26, Z25, Z17
+	VPBROADCASTD (R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
+	VPBROADCASTD (R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPDPBUSD     Z29, Z25, Z15
+	VPBROADCASTD (R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPDPBUSD     Z28, Z25, Z17
 	VMOVUPS      128(BX), Z24
 	VMOVUPS      192(BX), Z25
-	VPBROADCASTD 4(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPDPBUSD     Z26, Z25, Z13
-	VPBROADCASTD 4(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPDPBUSD     Z27, Z25, Z15
-	VPBROADCASTD 4(DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
-	VPDPBUSD     Z26, Z25, Z17
+	VPBROADCASTD 4(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
+	VPBROADCASTD 4(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPDPBUSD     Z29, Z25, Z15
+	VPBROADCASTD 4(R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPDPBUSD     Z28, Z25, Z17
 	VMOVUPS      256(BX), Z24
 	VMOVUPS      320(BX), Z25
-	VPBROADCASTD 8(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPDPBUSD     Z26, Z25, Z13
-	VPBROADCASTD 8(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPDPBUSD     Z27, Z25, Z15
-	VPBROADCASTD 8(DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
-	VPDPBUSD     Z26, Z25, Z17
+	VPBROADCASTD 8(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
+	VPBROADCASTD 8(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPDPBUSD     Z29, Z25, Z15
+	VPBROADCASTD 8(R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPDPBUSD     Z28, Z25, Z17
 	VMOVUPS      384(BX), Z24
 	VMOVUPS      448(BX), Z25
-	VPBROADCASTD 12(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPDPBUSD     Z26, Z25, Z13
-	VPBROADCASTD 12(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPDPBUSD     Z27, Z25, Z15
-	VPBROADCASTD 12(DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
-	VPDPBUSD     Z26, Z25, Z17
+	VPBROADCASTD 12(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
+	VPBROADCASTD 12(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPDPBUSD     Z29, Z25, Z15
+	VPBROADCASTD 12(R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPDPBUSD     Z28, Z25, Z17
 	VMOVUPS      512(BX), Z24
 	VMOVUPS      576(BX), Z25
-	VPBROADCASTD 16(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPDPBUSD     Z26, Z25, Z13
-	VPBROADCASTD 16(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPDPBUSD     Z27, Z25, Z15
-	VPBROADCASTD 16(DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
-	VPDPBUSD     Z26, Z25, Z17
+	VPBROADCASTD 16(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
+	VPBROADCASTD 16(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPDPBUSD     Z29, Z25, Z15
+	VPBROADCASTD 16(R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPDPBUSD     Z28, Z25, Z17
 	VMOVUPS      640(BX), Z24
 	VMOVUPS      704(BX), Z25
-	VPBROADCASTD 20(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPDPBUSD     Z26, Z25, Z13
-	VPBROADCASTD 20(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPDPBUSD     Z27, Z25, Z15
-	VPBROADCASTD 20(DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
-	VPDPBUSD     Z26, Z25, Z17
+	VPBROADCASTD 20(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
+	VPBROADCASTD 20(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPDPBUSD     Z29, Z25, Z15
+	VPBROADCASTD 20(R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPDPBUSD     Z28, Z25, Z17
 	VMOVUPS      768(BX), Z24
 	VMOVUPS      832(BX), Z25
-	VPBROADCASTD 24(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPDPBUSD     Z26, Z25, Z13
-	VPBROADCASTD 24(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPDPBUSD     Z27, Z25, Z15
-	VPBROADCASTD 24(DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
-	VPDPBUSD     Z26, Z25, Z17
+	VPBROADCASTD 24(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
+	VPBROADCASTD 24(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPDPBUSD     Z29, Z25, Z15
+	VPBROADCASTD 24(R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPDPBUSD     Z28, Z25, Z17
 	VMOVUPS      896(BX), Z24
 	VMOVUPS      960(BX), Z25
-	VPBROADCASTD 28(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPDPBUSD     Z26, Z25, Z13
-	VPBROADCASTD 28(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPDPBUSD     Z27, Z25, Z15
-	VPBROADCASTD 28(DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
-	VPDPBUSD     Z26, Z25, Z17
-	VCVTPH2PS    1024(BX), Z28
-	VCVTPH2PS    1056(BX), Z29
-	VBROADCASTSS 32(DI), Z26
-	VMULPS       Z28, Z26, Z24
+	VPBROADCASTD 28(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
+	VPBROADCASTD 28(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPDPBUSD     Z29, Z25, Z15
+	VPBROADCASTD 28(R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPDPBUSD     Z28, Z25, Z17
+	VCVTPH2PS    (SI), Z24
+	VCVTPH2PS    32(SI), Z25
+	VBROADCASTSS 32(R8), Z28
+	VMULPS       Z24, Z28, Z26
 	VCVTDQ2PS    Z12, Z12
-	VFMADD231PS  Z24, Z12, Z0
-	VMULPS       Z29, Z26, Z25
+	VFMADD231PS  Z26, Z12, Z0
+	VMULPS       Z25, Z28, Z27
 	VCVTDQ2PS    Z13, Z13
-	VFMADD231PS  Z25, Z13, Z1
-	VBROADCASTSS 32(DI)(CX*1), Z27
-	VMULPS       Z28, Z27, Z24
+	VFMADD231PS  Z27, Z13, Z1
+	VBROADCASTSS 32(R8)(CX*1), Z28
+	VMULPS       Z24, Z28, Z26
 	VCVTDQ2PS    Z14, Z14
-	VFMADD231PS  Z24, Z14, Z2
-	VMULPS       Z29, Z27, Z25
+	VFMADD231PS  Z26, Z14, Z2
+	VMULPS       Z25, Z28, Z27
 	VCVTDQ2PS    Z15, Z15
-	VFMADD231PS  Z25, Z15, Z3
-	VBROADCASTSS 32(DI)(CX*2), Z26
-	VMULPS       Z28, Z26, Z24
+	VFMADD231PS  Z27, Z15, Z3
+	VBROADCASTSS 32(R8)(CX*2), Z28
+	VMULPS       Z24, Z28, Z26
 	VCVTDQ2PS    Z16, Z16
-	VFMADD231PS  Z24, Z16, Z4
-	VMULPS       Z29, Z26, Z25
+	VFMADD231PS  Z26, Z16, Z4
+	VMULPS       Z25, Z28, Z27
 	VCVTDQ2PS    Z17, Z17
-	VFMADD231PS  Z25, Z17, Z5
-	ADDQ         DX, DI
-	ADDQ         SI, BX
+	VFMADD231PS  Z27, Z17, Z5
+	ADDQ         DX, R8
+	ADDQ         DI, BX
+	ADDQ         DI, SI
 	SUBQ         $0x01, AX
 	JNZ          loop
-	MOVQ         c+48(FP), AX
-	MOVQ         ldc+56(FP), CX
+	MOVQ         c+56(FP), AX
+	MOVQ         ldc+64(FP), CX
 	VMOVUPS      Z0, K1, (AX)
 	VMOVUPS      Z1, K2, 64(AX)
 	ADDQ         CX, AX
@@ -14755,24 +20643,24 @@ loop:
 	VZEROUPPER
 	RET
 
-// func tile4x16VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+// func tileQ84x16VNNI(k int, a *float32, rs int, ks int, b *float32, d *float32, bs int, c *float32, ldc int, n int, acc int)
 // Requires: AVX, AVX512DQ, AVX512F, BMI2
-TEXT ·tile4x16VNNI(SB), NOSPLIT, $0-80
-	MOVQ      n+64(FP), AX
+TEXT ·tileQ84x16VNNI(SB), NOSPLIT, $0-88
+	MOVQ      n+72(FP), AX
 	MOVL      $-1, CX
 	BZHIL     AX, CX, CX
 	KMOVW     CX, K1
 	SHRL      $0x10, CX
 	KMOVW     CX, K2
-	MOVQ      acc+72(FP), AX
+	MOVQ      acc+80(FP), AX
 	VXORPS    Z0, Z0, Z0
 	VXORPS    Z2, Z2, Z2
 	VXORPS    Z4, Z4, Z4
 	VXORPS    Z6, Z6, Z6
 	TESTQ     AX, AX
 	JZ        start
-	MOVQ      c+48(FP), AX
-	MOVQ      ldc+56(FP), CX
+	MOVQ      c+56(FP), AX
+	MOVQ      ldc+64(FP), CX
 	VMOVUPS.Z (AX), K1, Z0
 	ADDQ      CX, AX
 	VMOVUPS.Z (AX), K1, Z2
@@ -14786,112 +20674,114 @@ start:
 	MOVQ rs+16(FP), CX
 	MOVQ ks+24(FP), DX
 	MOVQ b+32(FP), BX
-	MOVQ bs+40(FP), SI
-	MOVQ a+8(FP), DI
-	LEAQ (DI)(CX*2), R8
-	ADDQ CX, R8
+	MOVQ d+40(FP), SI
+	MOVQ bs+48(FP), DI
+	MOVQ a+8(FP), R8
+	LEAQ (R8)(CX*2), R9
+	ADDQ CX, R9
 
 loop:
-	VPBROADCASTD 36(DI), Z12
-	VPBROADCASTD 36(DI)(CX*1), Z14
-	VPBROADCASTD 36(DI)(CX*2), Z16
-	VPBROADCASTD 36(R8), Z18
+	VPBROADCASTD 36(R8), Z12
+	VPBROADCASTD 36(R8)(CX*1), Z14
+	VPBROADCASTD 36(R8)(CX*2), Z16
+	VPBROADCASTD 36(R9), Z18
 	VMOVUPS      (BX), Z24
-	VPBROADCASTD (DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPBROADCASTD (DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPBROADCASTD (DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
-	VPBROADCASTD (R8), Z27
-	VPDPBUSD     Z27, Z24, Z18
+	VPBROADCASTD (R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPBROADCASTD (R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPBROADCASTD (R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPBROADCASTD (R9), Z29
+	VPDPBUSD     Z29, Z24, Z18
 	VMOVUPS      128(BX), Z24
-	VPBROADCASTD 4(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPBROADCASTD 4(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPBROADCASTD 4(DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
-	VPBROADCASTD 4(R8), Z27
-	VPDPBUSD     Z27, Z24, Z18
+	VPBROADCASTD 4(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPBROADCASTD 4(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPBROADCASTD 4(R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPBROADCASTD 4(R9), Z29
+	VPDPBUSD     Z29, Z24, Z18
 	VMOVUPS      256(BX), Z24
-	VPBROADCASTD 8(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPBROADCASTD 8(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPBROADCASTD 8(DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
-	VPBROADCASTD 8(R8), Z27
-	VPDPBUSD     Z27, Z24, Z18
+	VPBROADCASTD 8(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPBROADCASTD 8(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPBROADCASTD 8(R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPBROADCASTD 8(R9), Z29
+	VPDPBUSD     Z29, Z24, Z18
 	VMOVUPS      384(BX), Z24
-	VPBROADCASTD 12(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPBROADCASTD 12(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPBROADCASTD 12(DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
-	VPBROADCASTD 12(R8), Z27
-	VPDPBUSD     Z27, Z24, Z18
+	VPBROADCASTD 12(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPBROADCASTD 12(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPBROADCASTD 12(R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPBROADCASTD 12(R9), Z29
+	VPDPBUSD     Z29, Z24, Z18
 	VMOVUPS      512(BX), Z24
-	VPBROADCASTD 16(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPBROADCASTD 16(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPBROADCASTD 16(DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
-	VPBROADCASTD 16(R8), Z27
-	VPDPBUSD     Z27, Z24, Z18
+	VPBROADCASTD 16(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPBROADCASTD 16(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPBROADCASTD 16(R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPBROADCASTD 16(R9), Z29
+	VPDPBUSD     Z29, Z24, Z18
 	VMOVUPS      640(BX), Z24
-	VPBROADCASTD 20(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPBROADCASTD 20(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPBROADCASTD 20(DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
-	VPBROADCASTD 20(R8), Z27
-	VPDPBUSD     Z27, Z24, Z18
+	VPBROADCASTD 20(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPBROADCASTD 20(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPBROADCASTD 20(R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPBROADCASTD 20(R9), Z29
+	VPDPBUSD     Z29, Z24, Z18
 	VMOVUPS      768(BX), Z24
-	VPBROADCASTD 24(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPBROADCASTD 24(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPBROADCASTD 24(DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
-	VPBROADCASTD 24(R8), Z27
-	VPDPBUSD     Z27, Z24, Z18
+	VPBROADCASTD 24(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPBROADCASTD 24(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPBROADCASTD 24(R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPBROADCASTD 24(R9), Z29
+	VPDPBUSD     Z29, Z24, Z18
 	VMOVUPS      896(BX), Z24
-	VPBROADCASTD 28(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPBROADCASTD 28(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPBROADCASTD 28(DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
-	VPBROADCASTD 28(R8), Z27
-	VPDPBUSD     Z27, Z24, Z18
-	VCVTPH2PS    1024(BX), Z28
-	VBROADCASTSS 32(DI), Z26
-	VMULPS       Z28, Z26, Z24
+	VPBROADCASTD 28(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPBROADCASTD 28(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPBROADCASTD 28(R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPBROADCASTD 28(R9), Z29
+	VPDPBUSD     Z29, Z24, Z18
+	VCVTPH2PS    (SI), Z24
+	VBROADCASTSS 32(R8), Z28
+	VMULPS       Z24, Z28, Z26
 	VCVTDQ2PS    Z12, Z12
-	VFMADD231PS  Z24, Z12, Z0
-	VBROADCASTSS 32(DI)(CX*1), Z27
-	VMULPS       Z28, Z27, Z24
+	VFMADD231PS  Z26, Z12, Z0
+	VBROADCASTSS 32(R8)(CX*1), Z28
+	VMULPS       Z24, Z28, Z26
 	VCVTDQ2PS    Z14, Z14
-	VFMADD231PS  Z24, Z14, Z2
-	VBROADCASTSS 32(DI)(CX*2), Z26
-	VMULPS       Z28, Z26, Z24
+	VFMADD231PS  Z26, Z14, Z2
+	VBROADCASTSS 32(R8)(CX*2), Z28
+	VMULPS       Z24, Z28, Z26
 	VCVTDQ2PS    Z16, Z16
-	VFMADD231PS  Z24, Z16, Z4
-	VBROADCASTSS 32(R8), Z27
-	VMULPS       Z28, Z27, Z24
+	VFMADD231PS  Z26, Z16, Z4
+	VBROADCASTSS 32(R9), Z28
+	VMULPS       Z24, Z28, Z26
 	VCVTDQ2PS    Z18, Z18
-	VFMADD231PS  Z24, Z18, Z6
-	ADDQ         DX, DI
+	VFMADD231PS  Z26, Z18, Z6
 	ADDQ         DX, R8
-	ADDQ         SI, BX
+	ADDQ         DX, R9
+	ADDQ         DI, BX
+	ADDQ         DI, SI
 	SUBQ         $0x01, AX
 	JNZ          loop
-	MOVQ         c+48(FP), AX
-	MOVQ         ldc+56(FP), CX
+	MOVQ         c+56(FP), AX
+	MOVQ         ldc+64(FP), CX
 	VMOVUPS      Z0, K1, (AX)
 	ADDQ         CX, AX
 	VMOVUPS      Z2, K1, (AX)
@@ -14902,16 +20792,16 @@ loop:
 	VZEROUPPER
 	RET
 
-// func tile4x32VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+// func tileQ84x32VNNI(k int, a *float32, rs int, ks int, b *float32, d *float32, bs int, c *float32, ldc int, n int, acc int)
 // Requires: AVX, AVX512DQ, AVX512F, BMI2
-TEXT ·tile4x32VNNI(SB), NOSPLIT, $0-80
-	MOVQ      n+64(FP), AX
+TEXT ·tileQ84x32VNNI(SB), NOSPLIT, $0-88
+	MOVQ      n+72(FP), AX
 	MOVL      $-1, CX
 	BZHIL     AX, CX, CX
 	KMOVW     CX, K1
 	SHRL      $0x10, CX
 	KMOVW     CX, K2
-	MOVQ      acc+72(FP), AX
+	MOVQ      acc+80(FP), AX
 	VXORPS    Z0, Z0, Z0
 	VXORPS    Z1, Z1, Z1
 	VXORPS    Z2, Z2, Z2
@@ -14922,8 +20812,8 @@ TEXT ·tile4x32VNNI(SB), NOSPLIT, $0-80
 	VXORPS    Z7, Z7, Z7
 	TESTQ     AX, AX
 	JZ        start
-	MOVQ      c+48(FP), AX
-	MOVQ      ldc+56(FP), CX
+	MOVQ      c+56(FP), AX
+	MOVQ      ldc+64(FP), CX
 	VMOVUPS.Z (AX), K1, Z0
 	VMOVUPS.Z 64(AX), K2, Z1
 	ADDQ      CX, AX
@@ -14941,169 +20831,171 @@ start:
 	MOVQ rs+16(FP), CX
 	MOVQ ks+24(FP), DX
 	MOVQ b+32(FP), BX
-	MOVQ bs+40(FP), SI
-	MOVQ a+8(FP), DI
-	LEAQ (DI)(CX*2), R8
-	ADDQ CX, R8
+	MOVQ d+40(FP), SI
+	MOVQ bs+48(FP), DI
+	MOVQ a+8(FP), R8
+	LEAQ (R8)(CX*2), R9
+	ADDQ CX, R9
 
 loop:
-	VPBROADCASTD 36(DI), Z12
-	VPBROADCASTD 36(DI), Z13
-	VPBROADCASTD 36(DI)(CX*1), Z14
-	VPBROADCASTD 36(DI)(CX*1), Z15
-	VPBROADCASTD 36(DI)(CX*2), Z16
-	VPBROADCASTD 36(DI)(CX*2), Z17
-	VPBROADCASTD 36(R8), Z18
-	VPBROADCASTD 36(R8), Z19
+	VPBROADCASTD 36(R8), Z12
+	VPBROADCASTD 36(R8), Z13
+	VPBROADCASTD 36(R8)(CX*1), Z14
+	VPBROADCASTD 36(R8)(CX*1), Z15
+	VPBROADCASTD 36(R8)(CX*2), Z16
+	VPBROADCASTD 36(R8)(CX*2), Z17
+	VPBROADCASTD 36(R9), Z18
+	VPBROADCASTD 36(R9), Z19
 	VMOVUPS      (BX), Z24
 	VMOVUPS      64(BX), Z25
-	VPBROADCASTD (DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPDPBUSD     Z26, Z25, Z13
-	VPBROADCASTD (DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPDPBUSD     Z27, Z25, Z15
-	VPBROADCASTD (DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
-	VPDPBUSD     Z26, Z25, Z17
-	VPBROADCASTD (R8), Z27
-	VPDPBUSD     Z27, Z24, Z18
-	VPDPBUSD     Z27, Z25, Z19
+	VPBROADCASTD (R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
+	VPBROADCASTD (R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPDPBUSD     Z29, Z25, Z15
+	VPBROADCASTD (R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPDPBUSD     Z28, Z25, Z17
+	VPBROADCASTD (R9), Z29
+	VPDPBUSD     Z29, Z24, Z18
+	VPDPBUSD     Z29, Z25, Z19
 	VMOVUPS      128(BX), Z24
 	VMOVUPS      192(BX), Z25
-	VPBROADCASTD 4(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPDPBUSD     Z26, Z25, Z13
-	VPBROADCASTD 4(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPDPBUSD     Z27, Z25, Z15
-	VPBROADCASTD 4(DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
-	VPDPBUSD     Z26, Z25, Z17
-	VPBROADCASTD 4(R8), Z27
-	VPDPBUSD     Z27, Z24, Z18
-	VPDPBUSD     Z27, Z25, Z19
+	VPBROADCASTD 4(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
+	VPBROADCASTD 4(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPDPBUSD     Z29, Z25, Z15
+	VPBROADCASTD 4(R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPDPBUSD     Z28, Z25, Z17
+	VPBROADCASTD 4(R9), Z29
+	VPDPBUSD     Z29, Z24, Z18
+	VPDPBUSD     Z29, Z25, Z19
 	VMOVUPS      256(BX), Z24
 	VMOVUPS      320(BX), Z25
-	VPBROADCASTD 8(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPDPBUSD     Z26, Z25, Z13
-	VPBROADCASTD 8(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPDPBUSD     Z27, Z25, Z15
-	VPBROADCASTD 8(DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
-	VPDPBUSD     Z26, Z25, Z17
-	VPBROADCASTD 8(R8), Z27
-	VPDPBUSD     Z27, Z24, Z18
-	VPDPBUSD     Z27, Z25, Z19
+	VPBROADCASTD 8(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
+	VPBROADCASTD 8(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPDPBUSD     Z29, Z25, Z15
+	VPBROADCASTD 8(R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPDPBUSD     Z28, Z25, Z17
+	VPBROADCASTD 8(R9), Z29
+	VPDPBUSD     Z29, Z24, Z18
+	VPDPBUSD     Z29, Z25, Z19
 	VMOVUPS      384(BX), Z24
 	VMOVUPS      448(BX), Z25
-	VPBROADCASTD 12(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPDPBUSD     Z26, Z25, Z13
-	VPBROADCASTD 12(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPDPBUSD     Z27, Z25, Z15
-	VPBROADCASTD 12(DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
-	VPDPBUSD     Z26, Z25, Z17
-	VPBROADCASTD 12(R8), Z27
-	VPDPBUSD     Z27, Z24, Z18
-	VPDPBUSD     Z27, Z25, Z19
+	VPBROADCASTD 12(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
+	VPBROADCASTD 12(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPDPBUSD     Z29, Z25, Z15
+	VPBROADCASTD 12(R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPDPBUSD     Z28, Z25, Z17
+	VPBROADCASTD 12(R9), Z29
+	VPDPBUSD     Z29, Z24, Z18
+	VPDPBUSD     Z29, Z25, Z19
 	VMOVUPS      512(BX), Z24
 	VMOVUPS      576(BX), Z25
-	VPBROADCASTD 16(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPDPBUSD     Z26, Z25, Z13
-	VPBROADCASTD 16(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPDPBUSD     Z27, Z25, Z15
-	VPBROADCASTD 16(DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
-	VPDPBUSD     Z26, Z25, Z17
-	VPBROADCASTD 16(R8), Z27
-	VPDPBUSD     Z27, Z24, Z18
-	VPDPBUSD     Z27, Z25, Z19
+	VPBROADCASTD 16(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
+	VPBROADCASTD 16(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPDPBUSD     Z29, Z25, Z15
+	VPBROADCASTD 16(R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPDPBUSD     Z28, Z25, Z17
+	VPBROADCASTD 16(R9), Z29
+	VPDPBUSD     Z29, Z24, Z18
+	VPDPBUSD     Z29, Z25, Z19
 	VMOVUPS      640(BX), Z24
 	VMOVUPS      704(BX), Z25
-	VPBROADCASTD 20(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPDPBUSD     Z26, Z25, Z13
-	VPBROADCASTD 20(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPDPBUSD     Z27, Z25, Z15
-	VPBROADCASTD 20(DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
-	VPDPBUSD     Z26, Z25, Z17
-	VPBROADCASTD 20(R8), Z27
-	VPDPBUSD     Z27, Z24, Z18
-	VPDPBUSD     Z27, Z25, Z19
+	VPBROADCASTD 20(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
+	VPBROADCASTD 20(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPDPBUSD     Z29, Z25, Z15
+	VPBROADCASTD 20(R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPDPBUSD     Z28, Z25, Z17
+	VPBROADCASTD 20(R9), Z29
+	VPDPBUSD     Z29, Z24, Z18
+	VPDPBUSD     Z29, Z25, Z19
 	VMOVUPS      768(BX), Z24
 	VMOVUPS      832(BX), Z25
-	VPBROADCASTD 24(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPDPBUSD     Z26, Z25, Z13
-	VPBROADCASTD 24(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPDPBUSD     Z27, Z25, Z15
-	VPBROADCASTD 24(DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
-	VPDPBUSD     Z26, Z25, Z17
-	VPBROADCASTD 24(R8), Z27
-	VPDPBUSD     Z27, Z24, Z18
-	VPDPBUSD     Z27, Z25, Z19
+	VPBROADCASTD 24(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
+	VPBROADCASTD 24(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPDPBUSD     Z29, Z25, Z15
+	VPBROADCASTD 24(R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPDPBUSD     Z28, Z25, Z17
+	VPBROADCASTD 24(R9), Z29
+	VPDPBUSD     Z29, Z24, Z18
+	VPDPBUSD     Z29, Z25, Z19
 	VMOVUPS      896(BX), Z24
 	VMOVUPS      960(BX), Z25
-	VPBROADCASTD 28(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPDPBUSD     Z26, Z25, Z13
-	VPBROADCASTD 28(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPDPBUSD     Z27, Z25, Z15
-	VPBROADCASTD 28(DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
-	VPDPBUSD     Z26, Z25, Z17
-	VPBROADCASTD 28(R8), Z27
-	VPDPBUSD     Z27, Z24, Z18
-	VPDPBUSD     Z27, Z25, Z19
-	VCVTPH2PS    1024(BX), Z28
-	VCVTPH2PS    1056(BX), Z29
-	VBROADCASTSS 32(DI), Z26
-	VMULPS       Z28, Z26, Z24
+	VPBROADCASTD 28(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
+	VPBROADCASTD 28(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPDPBUSD     Z29, Z25, Z15
+	VPBROADCASTD 28(R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPDPBUSD     Z28, Z25, Z17
+	VPBROADCASTD 28(R9), Z29
+	VPDPBUSD     Z29, Z24, Z18
+	VPDPBUSD     Z29, Z25, Z19
+	VCVTPH2PS    (SI), Z24
+	VCVTPH2PS    32(SI), Z25
+	VBROADCASTSS 32(R8), Z28
+	VMULPS       Z24, Z28, Z26
 	VCVTDQ2PS    Z12, Z12
-	VFMADD231PS  Z24, Z12, Z0
-	VMULPS       Z29, Z26, Z25
+	VFMADD231PS  Z26, Z12, Z0
+	VMULPS       Z25, Z28, Z27
 	VCVTDQ2PS    Z13, Z13
-	VFMADD231PS  Z25, Z13, Z1
-	VBROADCASTSS 32(DI)(CX*1), Z27
-	VMULPS       Z28, Z27, Z24
+	VFMADD231PS  Z27, Z13, Z1
+	VBROADCASTSS 32(R8)(CX*1), Z28
+	VMULPS       Z24, Z28, Z26
 	VCVTDQ2PS    Z14, Z14
-	VFMADD231PS  Z24, Z14, Z2
-	VMULPS       Z29, Z27, Z25
+	VFMADD231PS  Z26, Z14, Z2
+	VMULPS       Z25, Z28, Z27
 	VCVTDQ2PS    Z15, Z15
-	VFMADD231PS  Z25, Z15, Z3
-	VBROADCASTSS 32(DI)(CX*2), Z26
-	VMULPS       Z28, Z26, Z24
+	VFMADD231PS  Z27, Z15, Z3
+	VBROADCASTSS 32(R8)(CX*2), Z28
+	VMULPS       Z24, Z28, Z26
 	VCVTDQ2PS    Z16, Z16
-	VFMADD231PS  Z24, Z16, Z4
-	VMULPS       Z29, Z26, Z25
+	VFMADD231PS  Z26, Z16, Z4
+	VMULPS       Z25, Z28, Z27
 	VCVTDQ2PS    Z17, Z17
-	VFMADD231PS  Z25, Z17, Z5
-	VBROADCASTSS 32(R8), Z27
-	VMULPS       Z28, Z27, Z24
+	VFMADD231PS  Z27, Z17, Z5
+	VBROADCASTSS 32(R9), Z28
+	VMULPS       Z24, Z28, Z26
 	VCVTDQ2PS    Z18, Z18
-	VFMADD231PS  Z24, Z18, Z6
-	VMULPS       Z29, Z27, Z25
+	VFMADD231PS  Z26, Z18, Z6
+	VMULPS       Z25, Z28, Z27
 	VCVTDQ2PS    Z19, Z19
-	VFMADD231PS  Z25, Z19, Z7
-	ADDQ         DX, DI
+	VFMADD231PS  Z27, Z19, Z7
 	ADDQ         DX, R8
-	ADDQ         SI, BX
+	ADDQ         DX, R9
+	ADDQ         DI, BX
+	ADDQ         DI, SI
 	SUBQ         $0x01, AX
 	JNZ          loop
-	MOVQ         c+48(FP), AX
-	MOVQ         ldc+56(FP), CX
+	MOVQ         c+56(FP), AX
+	MOVQ         ldc+64(FP), CX
 	VMOVUPS      Z0, K1, (AX)
 	VMOVUPS      Z1, K2, 64(AX)
 	ADDQ         CX, AX
@@ -15118,16 +21010,16 @@ loop:
 	VZEROUPPER
 	RET
 
-// func tile5x16VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+// func tileQ85x16VNNI(k int, a *float32, rs int, ks int, b *float32, d *float32, bs int, c *float32, ldc int, n int, acc int)
 // Requires: AVX, AVX512DQ, AVX512F, BMI2
-TEXT ·tile5x16VNNI(SB), NOSPLIT, $0-80
-	MOVQ      n+64(FP), AX
+TEXT ·tileQ85x16VNNI(SB), NOSPLIT, $0-88
+	MOVQ      n+72(FP), AX
 	MOVL      $-1, CX
 	BZHIL     AX, CX, CX
 	KMOVW     CX, K1
 	SHRL      $0x10, CX
 	KMOVW     CX, K2
-	MOVQ      acc+72(FP), AX
+	MOVQ      acc+80(FP), AX
 	VXORPS    Z0, Z0, Z0
 	VXORPS    Z2, Z2, Z2
 	VXORPS    Z4, Z4, Z4
@@ -15135,8 +21027,8 @@ TEXT ·tile5x16VNNI(SB), NOSPLIT, $0-80
 	VXORPS    Z8, Z8, Z8
 	TESTQ     AX, AX
 	JZ        start
-	MOVQ      c+48(FP), AX
-	MOVQ      ldc+56(FP), CX
+	MOVQ      c+56(FP), AX
+	MOVQ      ldc+64(FP), CX
 	VMOVUPS.Z (AX), K1, Z0
 	ADDQ      CX, AX
 	VMOVUPS.Z (AX), K1, Z2
@@ -15152,133 +21044,135 @@ start:
 	MOVQ rs+16(FP), CX
 	MOVQ ks+24(FP), DX
 	MOVQ b+32(FP), BX
-	MOVQ bs+40(FP), SI
-	MOVQ a+8(FP), DI
-	LEAQ (DI)(CX*2), R8
-	ADDQ CX, R8
+	MOVQ d+40(FP), SI
+	MOVQ bs+48(FP), DI
+	MOVQ a+8(FP), R8
+	LEAQ (R8)(CX*2), R9
+	ADDQ CX, R9
 
 loop:
-	VPBROADCASTD 36(DI), Z12
-	VPBROADCASTD 36(DI)(CX*1), Z14
-	VPBROADCASTD 36(DI)(CX*2), Z16
-	VPBROADCASTD 36(R8), Z18
-	VPBROADCASTD 36(R8)(CX*1), Z20
+	VPBROADCASTD 36(R8), Z12
+	VPBROADCASTD 36(R8)(CX*1), Z14
+	VPBROADCASTD 36(R8)(CX*2), Z16
+	VPBROADCASTD 36(R9), Z18
+	VPBROADCASTD 36(R9)(CX*1), Z20
 	VMOVUPS      (BX), Z24
-	VPBROADCASTD (DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPBROADCASTD (DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPBROADCASTD (DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
-	VPBROADCASTD (R8), Z27
-	VPDPBUSD     Z27, Z24, Z18
-	VPBROADCASTD (R8)(CX*1), Z26
-	VPDPBUSD     Z26, Z24, Z20
+	VPBROADCASTD (R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPBROADCASTD (R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPBROADCASTD (R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPBROADCASTD (R9), Z29
+	VPDPBUSD     Z29, Z24, Z18
+	VPBROADCASTD (R9)(CX*1), Z28
+	VPDPBUSD     Z28, Z24, Z20
 	VMOVUPS      128(BX), Z24
-	VPBROADCASTD 4(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPBROADCASTD 4(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPBROADCASTD 4(DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
-	VPBROADCASTD 4(R8), Z27
-	VPDPBUSD     Z27, Z24, Z18
-	VPBROADCASTD 4(R8)(CX*1), Z26
-	VPDPBUSD     Z26, Z24, Z20
+	VPBROADCASTD 4(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPBROADCASTD 4(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPBROADCASTD 4(R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPBROADCASTD 4(R9), Z29
+	VPDPBUSD     Z29, Z24, Z18
+	VPBROADCASTD 4(R9)(CX*1), Z28
+	VPDPBUSD     Z28, Z24, Z20
 	VMOVUPS      256(BX), Z24
-	VPBROADCASTD 8(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPBROADCASTD 8(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPBROADCASTD 8(DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
-	VPBROADCASTD 8(R8), Z27
-	VPDPBUSD     Z27, Z24, Z18
-	VPBROADCASTD 8(R8)(CX*1), Z26
-	VPDPBUSD     Z26, Z24, Z20
+	VPBROADCASTD 8(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPBROADCASTD 8(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPBROADCASTD 8(R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPBROADCASTD 8(R9), Z29
+	VPDPBUSD     Z29, Z24, Z18
+	VPBROADCASTD 8(R9)(CX*1), Z28
+	VPDPBUSD     Z28, Z24, Z20
 	VMOVUPS      384(BX), Z24
-	VPBROADCASTD 12(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPBROADCASTD 12(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPBROADCASTD 12(DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
-	VPBROADCASTD 12(R8), Z27
-	VPDPBUSD     Z27, Z24, Z18
-	VPBROADCASTD 12(R8)(CX*1), Z26
-	VPDPBUSD     Z26, Z24, Z20
+	VPBROADCASTD 12(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPBROADCASTD 12(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPBROADCASTD 12(R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPBROADCASTD 12(R9), Z29
+	VPDPBUSD     Z29, Z24, Z18
+	VPBROADCASTD 12(R9)(CX*1), Z28
+	VPDPBUSD     Z28, Z24, Z20
 	VMOVUPS      512(BX), Z24
-	VPBROADCASTD 16(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPBROADCASTD 16(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPBROADCASTD 16(DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
-	VPBROADCASTD 16(R8), Z27
-	VPDPBUSD     Z27, Z24, Z18
-	VPBROADCASTD 16(R8)(CX*1), Z26
-	VPDPBUSD     Z26, Z24, Z20
+	VPBROADCASTD 16(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPBROADCASTD 16(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPBROADCASTD 16(R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPBROADCASTD 16(R9), Z29
+	VPDPBUSD     Z29, Z24, Z18
+	VPBROADCASTD 16(R9)(CX*1), Z28
+	VPDPBUSD     Z28, Z24, Z20
 	VMOVUPS      640(BX), Z24
-	VPBROADCASTD 20(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPBROADCASTD 20(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPBROADCASTD 20(DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
-	VPBROADCASTD 20(R8), Z27
-	VPDPBUSD     Z27, Z24, Z18
-	VPBROADCASTD 20(R8)(CX*1), Z26
-	VPDPBUSD     Z26, Z24, Z20
+	VPBROADCASTD 20(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPBROADCASTD 20(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPBROADCASTD 20(R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPBROADCASTD 20(R9), Z29
+	VPDPBUSD     Z29, Z24, Z18
+	VPBROADCASTD 20(R9)(CX*1), Z28
+	VPDPBUSD     Z28, Z24, Z20
 	VMOVUPS      768(BX), Z24
-	VPBROADCASTD 24(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPBROADCASTD 24(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPBROADCASTD 24(DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
-	VPBROADCASTD 24(R8), Z27
-	VPDPBUSD     Z27, Z24, Z18
-	VPBROADCASTD 24(R8)(CX*1), Z26
-	VPDPBUSD     Z26, Z24, Z20
+	VPBROADCASTD 24(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPBROADCASTD 24(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPBROADCASTD 24(R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPBROADCASTD 24(R9), Z29
+	VPDPBUSD     Z29, Z24, Z18
+	VPBROADCASTD 24(R9)(CX*1), Z28
+	VPDPBUSD     Z28, Z24, Z20
 	VMOVUPS      896(BX), Z24
-	VPBROADCASTD 28(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPBROADCASTD 28(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPBROADCASTD 28(DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
-	VPBROADCASTD 28(R8), Z27
-	VPDPBUSD     Z27, Z24, Z18
-	VPBROADCASTD 28(R8)(CX*1), Z26
-	VPDPBUSD     Z26, Z24, Z20
-	VCVTPH2PS    1024(BX), Z28
-	VBROADCASTSS 32(DI), Z26
-	VMULPS       Z28, Z26, Z24
+	VPBROADCASTD 28(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPBROADCASTD 28(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPBROADCASTD 28(R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPBROADCASTD 28(R9), Z29
+	VPDPBUSD     Z29, Z24, Z18
+	VPBROADCASTD 28(R9)(CX*1), Z28
+	VPDPBUSD     Z28, Z24, Z20
+	VCVTPH2PS    (SI), Z24
+	VBROADCASTSS 32(R8), Z28
+	VMULPS       Z24, Z28, Z26
 	VCVTDQ2PS    Z12, Z12
-	VFMADD231PS  Z24, Z12, Z0
-	VBROADCASTSS 32(DI)(CX*1), Z27
-	VMULPS       Z28, Z27, Z24
+	VFMADD231PS  Z26, Z12, Z0
+	VBROADCASTSS 32(R8)(CX*1), Z28
+	VMULPS       Z24, Z28, Z26
 	VCVTDQ2PS    Z14, Z14
-	VFMADD231PS  Z24, Z14, Z2
-	VBROADCASTSS 32(DI)(CX*2), Z26
-	VMULPS       Z28, Z26, Z24
+	VFMADD231PS  Z26, Z14, Z2
+	VBROADCASTSS 32(R8)(CX*2), Z28
+	VMULPS       Z24, Z28, Z26
 	VCVTDQ2PS    Z16, Z16
-	VFMADD231PS  Z24, Z16, Z4
-	VBROADCASTSS 32(R8), Z27
-	VMULPS       Z28, Z27, Z24
+	VFMADD231PS  Z26, Z16, Z4
+	VBROADCASTSS 32(R9), Z28
+	VMULPS       Z24, Z28, Z26
 	VCVTDQ2PS    Z18, Z18
-	VFMADD231PS  Z24, Z18, Z6
-	VBROADCASTSS 32(R8)(CX*1), Z26
-	VMULPS       Z28, Z26, Z24
+	VFMADD231PS  Z26, Z18, Z6
+	VBROADCASTSS 32(R9)(CX*1), Z28
+	VMULPS       Z24, Z28, Z26
 	VCVTDQ2PS    Z20, Z20
-	VFMADD231PS  Z24, Z20, Z8
-	ADDQ         DX, DI
+	VFMADD231PS  Z26, Z20, Z8
 	ADDQ         DX, R8
-	ADDQ         SI, BX
+	ADDQ         DX, R9
+	ADDQ         DI, BX
+	ADDQ         DI, SI
 	SUBQ         $0x01, AX
 	JNZ          loop
-	MOVQ         c+48(FP), AX
-	MOVQ         ldc+56(FP), CX
+	MOVQ         c+56(FP), AX
+	MOVQ         ldc+64(FP), CX
 	VMOVUPS      Z0, K1, (AX)
 	ADDQ         CX, AX
 	VMOVUPS      Z2, K1, (AX)
@@ -15291,16 +21185,16 @@ loop:
 	VZEROUPPER
 	RET
 
-// func tile5x32VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+// func tileQ85x32VNNI(k int, a *float32, rs int, ks int, b *float32, d *float32, bs int, c *float32, ldc int, n int, acc int)
 // Requires: AVX, AVX512DQ, AVX512F, BMI2
-TEXT ·tile5x32VNNI(SB), NOSPLIT, $0-80
-	MOVQ      n+64(FP), AX
+TEXT ·tileQ85x32VNNI(SB), NOSPLIT, $0-88
+	MOVQ      n+72(FP), AX
 	MOVL      $-1, CX
 	BZHIL     AX, CX, CX
 	KMOVW     CX, K1
 	SHRL      $0x10, CX
 	KMOVW     CX, K2
-	MOVQ      acc+72(FP), AX
+	MOVQ      acc+80(FP), AX
 	VXORPS    Z0, Z0, Z0
 	VXORPS    Z1, Z1, Z1
 	VXORPS    Z2, Z2, Z2
@@ -15313,8 +21207,8 @@ TEXT ·tile5x32VNNI(SB), NOSPLIT, $0-80
 	VXORPS    Z9, Z9, Z9
 	TESTQ     AX, AX
 	JZ        start
-	MOVQ      c+48(FP), AX
-	MOVQ      ldc+56(FP), CX
+	MOVQ      c+56(FP), AX
+	MOVQ      ldc+64(FP), CX
 	VMOVUPS.Z (AX), K1, Z0
 	VMOVUPS.Z 64(AX), K2, Z1
 	ADDQ      CX, AX
@@ -15335,202 +21229,204 @@ start:
 	MOVQ rs+16(FP), CX
 	MOVQ ks+24(FP), DX
 	MOVQ b+32(FP), BX
-	MOVQ bs+40(FP), SI
-	MOVQ a+8(FP), DI
-	LEAQ (DI)(CX*2), R8
-	ADDQ CX, R8
+	MOVQ d+40(FP), SI
+	MOVQ bs+48(FP), DI
+	MOVQ a+8(FP), R8
+	LEAQ (R8)(CX*2), R9
+	ADDQ CX, R9
 
 loop:
-	VPBROADCASTD 36(DI), Z12
-	VPBROADCASTD 36(DI), Z13
-	VPBROADCASTD 36(DI)(CX*1), Z14
-	VPBROADCASTD 36(DI)(CX*1), Z15
-	VPBROADCASTD 36(DI)(CX*2), Z16
-	VPBROADCASTD 36(DI)(CX*2), Z17
-	VPBROADCASTD 36(R8), Z18
-	VPBROADCASTD 36(R8), Z19
-	VPBROADCASTD 36(R8)(CX*1), Z20
-	VPBROADCASTD 36(R8)(CX*1), Z21
+	VPBROADCASTD 36(R8), Z12
+	VPBROADCASTD 36(R8), Z13
+	VPBROADCASTD 36(R8)(CX*1), Z14
+	VPBROADCASTD 36(R8)(CX*1), Z15
+	VPBROADCASTD 36(R8)(CX*2), Z16
+	VPBROADCASTD 36(R8)(CX*2), Z17
+	VPBROADCASTD 36(R9), Z18
+	VPBROADCASTD 36(R9), Z19
+	VPBROADCASTD 36(R9)(CX*1), Z20
+	VPBROADCASTD 36(R9)(CX*1), Z21
 	VMOVUPS      (BX), Z24
 	VMOVUPS      64(BX), Z25
-	VPBROADCASTD (DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPDPBUSD     Z26, Z25, Z13
-	VPBROADCASTD (DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPDPBUSD     Z27, Z25, Z15
-	VPBROADCASTD (DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
-	VPDPBUSD     Z26, Z25, Z17
-	VPBROADCASTD (R8), Z27
-	VPDPBUSD     Z27, Z24, Z18
-	VPDPBUSD     Z27, Z25, Z19
-	VPBROADCASTD (R8)(CX*1), Z26
-	VPDPBUSD     Z26, Z24, Z20
-	VPDPBUSD     Z26, Z25, Z21
+	VPBROADCASTD (R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
+	VPBROADCASTD (R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPDPBUSD     Z29, Z25, Z15
+	VPBROADCASTD (R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPDPBUSD     Z28, Z25, Z17
+	VPBROADCASTD (R9), Z29
+	VPDPBUSD     Z29, Z24, Z18
+	VPDPBUSD     Z29, Z25, Z19
+	VPBROADCASTD (R9)(CX*1), Z28
+	VPDPBUSD     Z28, Z24, Z20
+	VPDPBUSD     Z28, Z25, Z21
 	VMOVUPS      128(BX), Z24
 	VMOVUPS      192(BX), Z25
-	VPBROADCASTD 4(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPDPBUSD     Z26, Z25, Z13
-	VPBROADCASTD 4(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPDPBUSD     Z27, Z25, Z15
-	VPBROADCASTD 4(DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
-	VPDPBUSD     Z26, Z25, Z17
-	VPBROADCASTD 4(R8), Z27
-	VPDPBUSD     Z27, Z24, Z18
-	VPDPBUSD     Z27, Z25, Z19
-	VPBROADCASTD 4(R8)(CX*1), Z26
-	VPDPBUSD     Z26, Z24, Z20
-	VPDPBUSD     Z26, Z25, Z21
+	VPBROADCASTD 4(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
+	VPBROADCASTD 4(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPDPBUSD     Z29, Z25, Z15
+	VPBROADCASTD 4(R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPDPBUSD     Z28, Z25, Z17
+	VPBROADCASTD 4(R9), Z29
+	VPDPBUSD     Z29, Z24, Z18
+	VPDPBUSD     Z29, Z25, Z19
+	VPBROADCASTD 4(R9)(CX*1), Z28
+	VPDPBUSD     Z28, Z24, Z20
+	VPDPBUSD     Z28, Z25, Z21
 	VMOVUPS      256(BX), Z24
 	VMOVUPS      320(BX), Z25
-	VPBROADCASTD 8(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPDPBUSD     Z26, Z25, Z13
-	VPBROADCASTD 8(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPDPBUSD     Z27, Z25, Z15
-	VPBROADCASTD 8(DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
-	VPDPBUSD     Z26, Z25, Z17
-	VPBROADCASTD 8(R8), Z27
-	VPDPBUSD     Z27, Z24, Z18
-	VPDPBUSD     Z27, Z25, Z19
-	VPBROADCASTD 8(R8)(CX*1), Z26
-	VPDPBUSD     Z26, Z24, Z20
-	VPDPBUSD     Z26, Z25, Z21
+	VPBROADCASTD 8(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
+	VPBROADCASTD 8(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPDPBUSD     Z29, Z25, Z15
+	VPBROADCASTD 8(R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPDPBUSD     Z28, Z25, Z17
+	VPBROADCASTD 8(R9), Z29
+	VPDPBUSD     Z29, Z24, Z18
+	VPDPBUSD     Z29, Z25, Z19
+	VPBROADCASTD 8(R9)(CX*1), Z28
+	VPDPBUSD     Z28, Z24, Z20
+	VPDPBUSD     Z28, Z25, Z21
 	VMOVUPS      384(BX), Z24
 	VMOVUPS      448(BX), Z25
-	VPBROADCASTD 12(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPDPBUSD     Z26, Z25, Z13
-	VPBROADCASTD 12(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPDPBUSD     Z27, Z25, Z15
-	VPBROADCASTD 12(DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
-	VPDPBUSD     Z26, Z25, Z17
-	VPBROADCASTD 12(R8), Z27
-	VPDPBUSD     Z27, Z24, Z18
-	VPDPBUSD     Z27, Z25, Z19
-	VPBROADCASTD 12(R8)(CX*1), Z26
-	VPDPBUSD     Z26, Z24, Z20
-	VPDPBUSD     Z26, Z25, Z21
+	VPBROADCASTD 12(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
+	VPBROADCASTD 12(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPDPBUSD     Z29, Z25, Z15
+	VPBROADCASTD 12(R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPDPBUSD     Z28, Z25, Z17
+	VPBROADCASTD 12(R9), Z29
+	VPDPBUSD     Z29, Z24, Z18
+	VPDPBUSD     Z29, Z25, Z19
+	VPBROADCASTD 12(R9)(CX*1), Z28
+	VPDPBUSD     Z28, Z24, Z20
+	VPDPBUSD     Z28, Z25, Z21
 	VMOVUPS      512(BX), Z24
 	VMOVUPS      576(BX), Z25
-	VPBROADCASTD 16(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPDPBUSD     Z26, Z25, Z13
-	VPBROADCASTD 16(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPDPBUSD     Z27, Z25, Z15
-	VPBROADCASTD 16(DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
-	VPDPBUSD     Z26, Z25, Z17
-	VPBROADCASTD 16(R8), Z27
-	VPDPBUSD     Z27, Z24, Z18
-	VPDPBUSD     Z27, Z25, Z19
-	VPBROADCASTD 16(R8)(CX*1), Z26
-	VPDPBUSD     Z26, Z24, Z20
-	VPDPBUSD     Z26, Z25, Z21
+	VPBROADCASTD 16(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
+	VPBROADCASTD 16(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPDPBUSD     Z29, Z25, Z15
+	VPBROADCASTD 16(R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPDPBUSD     Z28, Z25, Z17
+	VPBROADCASTD 16(R9), Z29
+	VPDPBUSD     Z29, Z24, Z18
+	VPDPBUSD     Z29, Z25, Z19
+	VPBROADCASTD 16(R9)(CX*1), Z28
+	VPDPBUSD     Z28, Z24, Z20
+	VPDPBUSD     Z28, Z25, Z21
 	VMOVUPS      640(BX), Z24
 	VMOVUPS      704(BX), Z25
-	VPBROADCASTD 20(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPDPBUSD     Z26, Z25, Z13
-	VPBROADCASTD 20(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPDPBUSD     Z27, Z25, Z15
-	VPBROADCASTD 20(DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
-	VPDPBUSD     Z26, Z25, Z17
-	VPBROADCASTD 20(R8), Z27
-	VPDPBUSD     Z27, Z24, Z18
-	VPDPBUSD     Z27, Z25, Z19
-	VPBROADCASTD 20(R8)(CX*1), Z26
-	VPDPBUSD     Z26, Z24, Z20
-	VPDPBUSD     Z26, Z25, Z21
+	VPBROADCASTD 20(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
+	VPBROADCASTD 20(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPDPBUSD     Z29, Z25, Z15
+	VPBROADCASTD 20(R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPDPBUSD     Z28, Z25, Z17
+	VPBROADCASTD 20(R9), Z29
+	VPDPBUSD     Z29, Z24, Z18
+	VPDPBUSD     Z29, Z25, Z19
+	VPBROADCASTD 20(R9)(CX*1), Z28
+	VPDPBUSD     Z28, Z24, Z20
+	VPDPBUSD     Z28, Z25, Z21
 	VMOVUPS      768(BX), Z24
 	VMOVUPS      832(BX), Z25
-	VPBROADCASTD 24(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPDPBUSD     Z26, Z25, Z13
-	VPBROADCASTD 24(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPDPBUSD     Z27, Z25, Z15
-	VPBROADCASTD 24(DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
-	VPDPBUSD     Z26, Z25, Z17
-	VPBROADCASTD 24(R8), Z27
-	VPDPBUSD     Z27, Z24, Z18
-	VPDPBUSD     Z27, Z25, Z19
-	VPBROADCASTD 24(R8)(CX*1), Z26
-	VPDPBUSD     Z26, Z24, Z20
-	VPDPBUSD     Z26, Z25, Z21
+	VPBROADCASTD 24(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
+	VPBROADCASTD 24(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPDPBUSD     Z29, Z25, Z15
+	VPBROADCASTD 24(R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPDPBUSD     Z28, Z25, Z17
+	VPBROADCASTD 24(R9), Z29
+	VPDPBUSD     Z29, Z24, Z18
+	VPDPBUSD     Z29, Z25, Z19
+	VPBROADCASTD 24(R9)(CX*1), Z28
+	VPDPBUSD     Z28, Z24, Z20
+	VPDPBUSD     Z28, Z25, Z21
 	VMOVUPS      896(BX), Z24
 	VMOVUPS      960(BX), Z25
-	VPBROADCASTD 28(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPDPBUSD     Z26, Z25, Z13
-	VPBROADCASTD 28(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPDPBUSD     Z27, Z25, Z15
-	VPBROADCASTD 28(DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
-	VPDPBUSD     Z26, Z25, Z17
-	VPBROADCASTD 28(R8), Z27
-	VPDPBUSD     Z27, Z24, Z18
-	VPDPBUSD     Z27, Z25, Z19
-	VPBROADCASTD 28(R8)(CX*1), Z26
-	VPDPBUSD     Z26, Z24, Z20
-	VPDPBUSD     Z26, Z25, Z21
-	VCVTPH2PS    1024(BX), Z28
-	VCVTPH2PS    1056(BX), Z29
-	VBROADCASTSS 32(DI), Z26
-	VMULPS       Z28, Z26, Z24
+	VPBROADCASTD 28(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
+	VPBROADCASTD 28(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPDPBUSD     Z29, Z25, Z15
+	VPBROADCASTD 28(R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPDPBUSD     Z28, Z25, Z17
+	VPBROADCASTD 28(R9), Z29
+	VPDPBUSD     Z29, Z24, Z18
+	VPDPBUSD     Z29, Z25, Z19
+	VPBROADCASTD 28(R9)(CX*1), Z28
+	VPDPBUSD     Z28, Z24, Z20
+	VPDPBUSD     Z28, Z25, Z21
+	VCVTPH2PS    (SI), Z24
+	VCVTPH2PS    32(SI), Z25
+	VBROADCASTSS 32(R8), Z28
+	VMULPS       Z24, Z28, Z26
 	VCVTDQ2PS    Z12, Z12
-	VFMADD231PS  Z24, Z12, Z0
-	VMULPS       Z29, Z26, Z25
+	VFMADD231PS  Z26, Z12, Z0
+	VMULPS       Z25, Z28, Z27
 	VCVTDQ2PS    Z13, Z13
-	VFMADD231PS  Z25, Z13, Z1
-	VBROADCASTSS 32(DI)(CX*1), Z27
-	VMULPS       Z28, Z27, Z24
+	VFMADD231PS  Z27, Z13, Z1
+	VBROADCASTSS 32(R8)(CX*1), Z28
+	VMULPS       Z24, Z28, Z26
 	VCVTDQ2PS    Z14, Z14
-	VFMADD231PS  Z24, Z14, Z2
-	VMULPS       Z29, Z27, Z25
+	VFMADD231PS  Z26, Z14, Z2
+	VMULPS       Z25, Z28, Z27
 	VCVTDQ2PS    Z15, Z15
-	VFMADD231PS  Z25, Z15, Z3
-	VBROADCASTSS 32(DI)(CX*2), Z26
-	VMULPS       Z28, Z26, Z24
+	VFMADD231PS  Z27, Z15, Z3
+	VBROADCASTSS 32(R8)(CX*2), Z28
+	VMULPS       Z24, Z28, Z26
 	VCVTDQ2PS    Z16, Z16
-	VFMADD231PS  Z24, Z16, Z4
-	VMULPS       Z29, Z26, Z25
+	VFMADD231PS  Z26, Z16, Z4
+	VMULPS       Z25, Z28, Z27
 	VCVTDQ2PS    Z17, Z17
-	VFMADD231PS  Z25, Z17, Z5
-	VBROADCASTSS 32(R8), Z27
-	VMULPS       Z28, Z27, Z24
+	VFMADD231PS  Z27, Z17, Z5
+	VBROADCASTSS 32(R9), Z28
+	VMULPS       Z24, Z28, Z26
 	VCVTDQ2PS    Z18, Z18
-	VFMADD231PS  Z24, Z18, Z6
-	VMULPS       Z29, Z27, Z25
+	VFMADD231PS  Z26, Z18, Z6
+	VMULPS       Z25, Z28, Z27
 	VCVTDQ2PS    Z19, Z19
-	VFMADD231PS  Z25, Z19, Z7
-	VBROADCASTSS 32(R8)(CX*1), Z26
-	VMULPS       Z28, Z26, Z24
+	VFMADD231PS  Z27, Z19, Z7
+	VBROADCASTSS 32(R9)(CX*1), Z28
+	VMULPS       Z24, Z28, Z26
 	VCVTDQ2PS    Z20, Z20
-	VFMADD231PS  Z24, Z20, Z8
-	VMULPS       Z29, Z26, Z25
+	VFMADD231PS  Z26, Z20, Z8
+	VMULPS       Z25, Z28, Z27
 	VCVTDQ2PS    Z21, Z21
-	VFMADD231PS  Z25, Z21, Z9
-	ADDQ         DX, DI
+	VFMADD231PS  Z27, Z21, Z9
 	ADDQ         DX, R8
-	ADDQ         SI, BX
+	ADDQ         DX, R9
+	ADDQ         DI, BX
+	ADDQ         DI, SI
 	SUBQ         $0x01, AX
 	JNZ          loop
-	MOVQ         c+48(FP), AX
-	MOVQ         ldc+56(FP), CX
+	MOVQ         c+56(FP), AX
+	MOVQ         ldc+64(FP), CX
 	VMOVUPS      Z0, K1, (AX)
 	VMOVUPS      Z1, K2, 64(AX)
 	ADDQ         CX, AX
@@ -15548,16 +21444,16 @@ loop:
 	VZEROUPPER
 	RET
 
-// func tile6x16VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+// func tileQ86x16VNNI(k int, a *float32, rs int, ks int, b *float32, d *float32, bs int, c *float32, ldc int, n int, acc int)
 // Requires: AVX, AVX512DQ, AVX512F, BMI2
-TEXT ·tile6x16VNNI(SB), NOSPLIT, $0-80
-	MOVQ      n+64(FP), AX
+TEXT ·tileQ86x16VNNI(SB), NOSPLIT, $0-88
+	MOVQ      n+72(FP), AX
 	MOVL      $-1, CX
 	BZHIL     AX, CX, CX
 	KMOVW     CX, K1
 	SHRL      $0x10, CX
 	KMOVW     CX, K2
-	MOVQ      acc+72(FP), AX
+	MOVQ      acc+80(FP), AX
 	VXORPS    Z0, Z0, Z0
 	VXORPS    Z2, Z2, Z2
 	VXORPS    Z4, Z4, Z4
@@ -15566,8 +21462,8 @@ TEXT ·tile6x16VNNI(SB), NOSPLIT, $0-80
 	VXORPS    Z10, Z10, Z10
 	TESTQ     AX, AX
 	JZ        start
-	MOVQ      c+48(FP), AX
-	MOVQ      ldc+56(FP), CX
+	MOVQ      c+56(FP), AX
+	MOVQ      ldc+64(FP), CX
 	VMOVUPS.Z (AX), K1, Z0
 	ADDQ      CX, AX
 	VMOVUPS.Z (AX), K1, Z2
@@ -15585,154 +21481,156 @@ start:
 	MOVQ rs+16(FP), CX
 	MOVQ ks+24(FP), DX
 	MOVQ b+32(FP), BX
-	MOVQ bs+40(FP), SI
-	MOVQ a+8(FP), DI
-	LEAQ (DI)(CX*2), R8
-	ADDQ CX, R8
+	MOVQ d+40(FP), SI
+	MOVQ bs+48(FP), DI
+	MOVQ a+8(FP), R8
+	LEAQ (R8)(CX*2), R9
+	ADDQ CX, R9
 
 loop:
-	VPBROADCASTD 36(DI), Z12
-	VPBROADCASTD 36(DI)(CX*1), Z14
-	VPBROADCASTD 36(DI)(CX*2), Z16
-	VPBROADCASTD 36(R8), Z18
-	VPBROADCASTD 36(R8)(CX*1), Z20
-	VPBROADCASTD 36(R8)(CX*2), Z22
+	VPBROADCASTD 36(R8), Z12
+	VPBROADCASTD 36(R8)(CX*1), Z14
+	VPBROADCASTD 36(R8)(CX*2), Z16
+	VPBROADCASTD 36(R9), Z18
+	VPBROADCASTD 36(R9)(CX*1), Z20
+	VPBROADCASTD 36(R9)(CX*2), Z22
 	VMOVUPS      (BX), Z24
-	VPBROADCASTD (DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPBROADCASTD (DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPBROADCASTD (DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
-	VPBROADCASTD (R8), Z27
-	VPDPBUSD     Z27, Z24, Z18
-	VPBROADCASTD (R8)(CX*1), Z26
-	VPDPBUSD     Z26, Z24, Z20
-	VPBROADCASTD (R8)(CX*2), Z27
-	VPDPBUSD     Z27, Z24, Z22
+	VPBROADCASTD (R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPBROADCASTD (R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPBROADCASTD (R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPBROADCASTD (R9), Z29
+	VPDPBUSD     Z29, Z24, Z18
+	VPBROADCASTD (R9)(CX*1), Z28
+	VPDPBUSD     Z28, Z24, Z20
+	VPBROADCASTD (R9)(CX*2), Z29
+	VPDPBUSD     Z29, Z24, Z22
 	VMOVUPS      128(BX), Z24
-	VPBROADCASTD 4(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPBROADCASTD 4(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPBROADCASTD 4(DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
-	VPBROADCASTD 4(R8), Z27
-	VPDPBUSD     Z27, Z24, Z18
-	VPBROADCASTD 4(R8)(CX*1), Z26
-	VPDPBUSD     Z26, Z24, Z20
-	VPBROADCASTD 4(R8)(CX*2), Z27
-	VPDPBUSD     Z27, Z24, Z22
+	VPBROADCASTD 4(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPBROADCASTD 4(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPBROADCASTD 4(R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPBROADCASTD 4(R9), Z29
+	VPDPBUSD     Z29, Z24, Z18
+	VPBROADCASTD 4(R9)(CX*1), Z28
+	VPDPBUSD     Z28, Z24, Z20
+	VPBROADCASTD 4(R9)(CX*2), Z29
+	VPDPBUSD     Z29, Z24, Z22
 	VMOVUPS      256(BX), Z24
-	VPBROADCASTD 8(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPBROADCASTD 8(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPBROADCASTD 8(DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
-	VPBROADCASTD 8(R8), Z27
-	VPDPBUSD     Z27, Z24, Z18
-	VPBROADCASTD 8(R8)(CX*1), Z26
-	VPDPBUSD     Z26, Z24, Z20
-	VPBROADCASTD 8(R8)(CX*2), Z27
-	VPDPBUSD     Z27, Z24, Z22
+	VPBROADCASTD 8(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPBROADCASTD 8(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPBROADCASTD 8(R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPBROADCASTD 8(R9), Z29
+	VPDPBUSD     Z29, Z24, Z18
+	VPBROADCASTD 8(R9)(CX*1), Z28
+	VPDPBUSD     Z28, Z24, Z20
+	VPBROADCASTD 8(R9)(CX*2), Z29
+	VPDPBUSD     Z29, Z24, Z22
 	VMOVUPS      384(BX), Z24
-	VPBROADCASTD 12(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPBROADCASTD 12(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPBROADCASTD 12(DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
-	VPBROADCASTD 12(R8), Z27
-	VPDPBUSD     Z27, Z24, Z18
-	VPBROADCASTD 12(R8)(CX*1), Z26
-	VPDPBUSD     Z26, Z24, Z20
-	VPBROADCASTD 12(R8)(CX*2), Z27
-	VPDPBUSD     Z27, Z24, Z22
+	VPBROADCASTD 12(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPBROADCASTD 12(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPBROADCASTD 12(R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPBROADCASTD 12(R9), Z29
+	VPDPBUSD     Z29, Z24, Z18
+	VPBROADCASTD 12(R9)(CX*1), Z28
+	VPDPBUSD     Z28, Z24, Z20
+	VPBROADCASTD 12(R9)(CX*2), Z29
+	VPDPBUSD     Z29, Z24, Z22
 	VMOVUPS      512(BX), Z24
-	VPBROADCASTD 16(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPBROADCASTD 16(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPBROADCASTD 16(DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
-	VPBROADCASTD 16(R8), Z27
-	VPDPBUSD     Z27, Z24, Z18
-	VPBROADCASTD 16(R8)(CX*1), Z26
-	VPDPBUSD     Z26, Z24, Z20
-	VPBROADCASTD 16(R8)(CX*2), Z27
-	VPDPBUSD     Z27, Z24, Z22
+	VPBROADCASTD 16(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPBROADCASTD 16(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPBROADCASTD 16(R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPBROADCASTD 16(R9), Z29
+	VPDPBUSD     Z29, Z24, Z18
+	VPBROADCASTD 16(R9)(CX*1), Z28
+	VPDPBUSD     Z28, Z24, Z20
+	VPBROADCASTD 16(R9)(CX*2), Z29
+	VPDPBUSD     Z29, Z24, Z22
 	VMOVUPS      640(BX), Z24
-	VPBROADCASTD 20(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPBROADCASTD 20(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPBROADCASTD 20(DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
-	VPBROADCASTD 20(R8), Z27
-	VPDPBUSD     Z27, Z24, Z18
-	VPBROADCASTD 20(R8)(CX*1), Z26
-	VPDPBUSD     Z26, Z24, Z20
-	VPBROADCASTD 20(R8)(CX*2), Z27
-	VPDPBUSD     Z27, Z24, Z22
+	VPBROADCASTD 20(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPBROADCASTD 20(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPBROADCASTD 20(R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPBROADCASTD 20(R9), Z29
+	VPDPBUSD     Z29, Z24, Z18
+	VPBROADCASTD 20(R9)(CX*1), Z28
+	VPDPBUSD     Z28, Z24, Z20
+	VPBROADCASTD 20(R9)(CX*2), Z29
+	VPDPBUSD     Z29, Z24, Z22
 	VMOVUPS      768(BX), Z24
-	VPBROADCASTD 24(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPBROADCASTD 24(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPBROADCASTD 24(DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
-	VPBROADCASTD 24(R8), Z27
-	VPDPBUSD     Z27, Z24, Z18
-	VPBROADCASTD 24(R8)(CX*1), Z26
-	VPDPBUSD     Z26, Z24, Z20
-	VPBROADCASTD 24(R8)(CX*2), Z27
-	VPDPBUSD     Z27, Z24, Z22
+	VPBROADCASTD 24(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPBROADCASTD 24(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPBROADCASTD 24(R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPBROADCASTD 24(R9), Z29
+	VPDPBUSD     Z29, Z24, Z18
+	VPBROADCASTD 24(R9)(CX*1), Z28
+	VPDPBUSD     Z28, Z24, Z20
+	VPBROADCASTD 24(R9)(CX*2), Z29
+	VPDPBUSD     Z29, Z24, Z22
 	VMOVUPS      896(BX), Z24
-	VPBROADCASTD 28(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPBROADCASTD 28(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPBROADCASTD 28(DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
-	VPBROADCASTD 28(R8), Z27
-	VPDPBUSD     Z27, Z24, Z18
-	VPBROADCASTD 28(R8)(CX*1), Z26
-	VPDPBUSD     Z26, Z24, Z20
-	VPBROADCASTD 28(R8)(CX*2), Z27
-	VPDPBUSD     Z27, Z24, Z22
-	VCVTPH2PS    1024(BX), Z28
-	VBROADCASTSS 32(DI), Z26
-	VMULPS       Z28, Z26, Z24
+	VPBROADCASTD 28(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPBROADCASTD 28(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPBROADCASTD 28(R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPBROADCASTD 28(R9), Z29
+	VPDPBUSD     Z29, Z24, Z18
+	VPBROADCASTD 28(R9)(CX*1), Z28
+	VPDPBUSD     Z28, Z24, Z20
+	VPBROADCASTD 28(R9)(CX*2), Z29
+	VPDPBUSD     Z29, Z24, Z22
+	VCVTPH2PS    (SI), Z24
+	VBROADCASTSS 32(R8), Z28
+	VMULPS       Z24, Z28, Z26
 	VCVTDQ2PS    Z12, Z12
-	VFMADD231PS  Z24, Z12, Z0
-	VBROADCASTSS 32(DI)(CX*1), Z27
-	VMULPS       Z28, Z27, Z24
+	VFMADD231PS  Z26, Z12, Z0
+	VBROADCASTSS 32(R8)(CX*1), Z28
+	VMULPS       Z24, Z28, Z26
 	VCVTDQ2PS    Z14, Z14
-	VFMADD231PS  Z24, Z14, Z2
-	VBROADCASTSS 32(DI)(CX*2), Z26
-	VMULPS       Z28, Z26, Z24
+	VFMADD231PS  Z26, Z14, Z2
+	VBROADCASTSS 32(R8)(CX*2), Z28
+	VMULPS       Z24, Z28, Z26
 	VCVTDQ2PS    Z16, Z16
-	VFMADD231PS  Z24, Z16, Z4
-	VBROADCASTSS 32(R8), Z27
-	VMULPS       Z28, Z27, Z24
+	VFMADD231PS  Z26, Z16, Z4
+	VBROADCASTSS 32(R9), Z28
+	VMULPS       Z24, Z28, Z26
 	VCVTDQ2PS    Z18, Z18
-	VFMADD231PS  Z24, Z18, Z6
-	VBROADCASTSS 32(R8)(CX*1), Z26
-	VMULPS       Z28, Z26, Z24
+	VFMADD231PS  Z26, Z18, Z6
+	VBROADCASTSS 32(R9)(CX*1), Z28
+	VMULPS       Z24, Z28, Z26
 	VCVTDQ2PS    Z20, Z20
-	VFMADD231PS  Z24, Z20, Z8
-	VBROADCASTSS 32(R8)(CX*2), Z27
-	VMULPS       Z28, Z27, Z24
+	VFMADD231PS  Z26, Z20, Z8
+	VBROADCASTSS 32(R9)(CX*2), Z28
+	VMULPS       Z24, Z28, Z26
 	VCVTDQ2PS    Z22, Z22
-	VFMADD231PS  Z24, Z22, Z10
-	ADDQ         DX, DI
+	VFMADD231PS  Z26, Z22, Z10
 	ADDQ         DX, R8
-	ADDQ         SI, BX
+	ADDQ         DX, R9
+	ADDQ         DI, BX
+	ADDQ         DI, SI
 	SUBQ         $0x01, AX
 	JNZ          loop
-	MOVQ         c+48(FP), AX
-	MOVQ         ldc+56(FP), CX
+	MOVQ         c+56(FP), AX
+	MOVQ         ldc+64(FP), CX
 	VMOVUPS      Z0, K1, (AX)
 	ADDQ         CX, AX
 	VMOVUPS      Z2, K1, (AX)
@@ -15747,16 +21645,16 @@ loop:
 	VZEROUPPER
 	RET
 
-// func tile6x32VNNI(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
+// func tileQ86x32VNNI(k int, a *float32, rs int, ks int, b *float32, d *float32, bs int, c *float32, ldc int, n int, acc int)
 // Requires: AVX, AVX512DQ, AVX512F, BMI2
-TEXT ·tile6x32VNNI(SB), NOSPLIT, $0-80
-	MOVQ      n+64(FP), AX
+TEXT ·tileQ86x32VNNI(SB), NOSPLIT, $0-88
+	MOVQ      n+72(FP), AX
 	MOVL      $-1, CX
 	BZHIL     AX, CX, CX
 	KMOVW     CX, K1
 	SHRL      $0x10, CX
 	KMOVW     CX, K2
-	MOVQ      acc+72(FP), AX
+	MOVQ      acc+80(FP), AX
 	VXORPS    Z0, Z0, Z0
 	VXORPS    Z1, Z1, Z1
 	VXORPS    Z2, Z2, Z2
@@ -15771,8 +21669,8 @@ TEXT ·tile6x32VNNI(SB), NOSPLIT, $0-80
 	VXORPS    Z11, Z11, Z11
 	TESTQ     AX, AX
 	JZ        start
-	MOVQ      c+48(FP), AX
-	MOVQ      ldc+56(FP), CX
+	MOVQ      c+56(FP), AX
+	MOVQ      ldc+64(FP), CX
 	VMOVUPS.Z (AX), K1, Z0
 	VMOVUPS.Z 64(AX), K2, Z1
 	ADDQ      CX, AX
@@ -15796,235 +21694,237 @@ start:
 	MOVQ rs+16(FP), CX
 	MOVQ ks+24(FP), DX
 	MOVQ b+32(FP), BX
-	MOVQ bs+40(FP), SI
-	MOVQ a+8(FP), DI
-	LEAQ (DI)(CX*2), R8
-	ADDQ CX, R8
+	MOVQ d+40(FP), SI
+	MOVQ bs+48(FP), DI
+	MOVQ a+8(FP), R8
+	LEAQ (R8)(CX*2), R9
+	ADDQ CX, R9
 
 loop:
-	VPBROADCASTD 36(DI), Z12
-	VPBROADCASTD 36(DI), Z13
-	VPBROADCASTD 36(DI)(CX*1), Z14
-	VPBROADCASTD 36(DI)(CX*1), Z15
-	VPBROADCASTD 36(DI)(CX*2), Z16
-	VPBROADCASTD 36(DI)(CX*2), Z17
-	VPBROADCASTD 36(R8), Z18
-	VPBROADCASTD 36(R8), Z19
-	VPBROADCASTD 36(R8)(CX*1), Z20
-	VPBROADCASTD 36(R8)(CX*1), Z21
-	VPBROADCASTD 36(R8)(CX*2), Z22
-	VPBROADCASTD 36(R8)(CX*2), Z23
+	VPBROADCASTD 36(R8), Z12
+	VPBROADCASTD 36(R8), Z13
+	VPBROADCASTD 36(R8)(CX*1), Z14
+	VPBROADCASTD 36(R8)(CX*1), Z15
+	VPBROADCASTD 36(R8)(CX*2), Z16
+	VPBROADCASTD 36(R8)(CX*2), Z17
+	VPBROADCASTD 36(R9), Z18
+	VPBROADCASTD 36(R9), Z19
+	VPBROADCASTD 36(R9)(CX*1), Z20
+	VPBROADCASTD 36(R9)(CX*1), Z21
+	VPBROADCASTD 36(R9)(CX*2), Z22
+	VPBROADCASTD 36(R9)(CX*2), Z23
 	VMOVUPS      (BX), Z24
 	VMOVUPS      64(BX), Z25
-	VPBROADCASTD (DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPDPBUSD     Z26, Z25, Z13
-	VPBROADCASTD (DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPDPBUSD     Z27, Z25, Z15
-	VPBROADCASTD (DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
-	VPDPBUSD     Z26, Z25, Z17
-	VPBROADCASTD (R8), Z27
-	VPDPBUSD     Z27, Z24, Z18
-	VPDPBUSD     Z27, Z25, Z19
-	VPBROADCASTD (R8)(CX*1), Z26
-	VPDPBUSD     Z26, Z24, Z20
-	VPDPBUSD     Z26, Z25, Z21
-	VPBROADCASTD (R8)(CX*2), Z27
-	VPDPBUSD     Z27, Z24, Z22
-	VPDPBUSD     Z27, Z25, Z23
+	VPBROADCASTD (R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
+	VPBROADCASTD (R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPDPBUSD     Z29, Z25, Z15
+	VPBROADCASTD (R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPDPBUSD     Z28, Z25, Z17
+	VPBROADCASTD (R9), Z29
+	VPDPBUSD     Z29, Z24, Z18
+	VPDPBUSD     Z29, Z25, Z19
+	VPBROADCASTD (R9)(CX*1), Z28
+	VPDPBUSD     Z28, Z24, Z20
+	VPDPBUSD     Z28, Z25, Z21
+	VPBROADCASTD (R9)(CX*2), Z29
+	VPDPBUSD     Z29, Z24, Z22
+	VPDPBUSD     Z29, Z25, Z23
 	VMOVUPS      128(BX), Z24
 	VMOVUPS      192(BX), Z25
-	VPBROADCASTD 4(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPDPBUSD     Z26, Z25, Z13
-	VPBROADCASTD 4(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPDPBUSD     Z27, Z25, Z15
-	VPBROADCASTD 4(DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
-	VPDPBUSD     Z26, Z25, Z17
-	VPBROADCASTD 4(R8), Z27
-	VPDPBUSD     Z27, Z24, Z18
-	VPDPBUSD     Z27, Z25, Z19
-	VPBROADCASTD 4(R8)(CX*1), Z26
-	VPDPBUSD     Z26, Z24, Z20
-	VPDPBUSD     Z26, Z25, Z21
-	VPBROADCASTD 4(R8)(CX*2), Z27
-	VPDPBUSD     Z27, Z24, Z22
-	VPDPBUSD     Z27, Z25, Z23
+	VPBROADCASTD 4(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
+	VPBROADCASTD 4(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPDPBUSD     Z29, Z25, Z15
+	VPBROADCASTD 4(R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPDPBUSD     Z28, Z25, Z17
+	VPBROADCASTD 4(R9), Z29
+	VPDPBUSD     Z29, Z24, Z18
+	VPDPBUSD     Z29, Z25, Z19
+	VPBROADCASTD 4(R9)(CX*1), Z28
+	VPDPBUSD     Z28, Z24, Z20
+	VPDPBUSD     Z28, Z25, Z21
+	VPBROADCASTD 4(R9)(CX*2), Z29
+	VPDPBUSD     Z29, Z24, Z22
+	VPDPBUSD     Z29, Z25, Z23
 	VMOVUPS      256(BX), Z24
 	VMOVUPS      320(BX), Z25
-	VPBROADCASTD 8(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPDPBUSD     Z26, Z25, Z13
-	VPBROADCASTD 8(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPDPBUSD     Z27, Z25, Z15
-	VPBROADCASTD 8(DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
-	VPDPBUSD     Z26, Z25, Z17
-	VPBROADCASTD 8(R8), Z27
-	VPDPBUSD     Z27, Z24, Z18
-	VPDPBUSD     Z27, Z25, Z19
-	VPBROADCASTD 8(R8)(CX*1), Z26
-	VPDPBUSD     Z26, Z24, Z20
-	VPDPBUSD     Z26, Z25, Z21
-	VPBROADCASTD 8(R8)(CX*2), Z27
-	VPDPBUSD     Z27, Z24, Z22
-	VPDPBUSD     Z27, Z25, Z23
+	VPBROADCASTD 8(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
+	VPBROADCASTD 8(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPDPBUSD     Z29, Z25, Z15
+	VPBROADCASTD 8(R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPDPBUSD     Z28, Z25, Z17
+	VPBROADCASTD 8(R9), Z29
+	VPDPBUSD     Z29, Z24, Z18
+	VPDPBUSD     Z29, Z25, Z19
+	VPBROADCASTD 8(R9)(CX*1), Z28
+	VPDPBUSD     Z28, Z24, Z20
+	VPDPBUSD     Z28, Z25, Z21
+	VPBROADCASTD 8(R9)(CX*2), Z29
+	VPDPBUSD     Z29, Z24, Z22
+	VPDPBUSD     Z29, Z25, Z23
 	VMOVUPS      384(BX), Z24
 	VMOVUPS      448(BX), Z25
-	VPBROADCASTD 12(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPDPBUSD     Z26, Z25, Z13
-	VPBROADCASTD 12(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPDPBUSD     Z27, Z25, Z15
-	VPBROADCASTD 12(DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
-	VPDPBUSD     Z26, Z25, Z17
-	VPBROADCASTD 12(R8), Z27
-	VPDPBUSD     Z27, Z24, Z18
-	VPDPBUSD     Z27, Z25, Z19
-	VPBROADCASTD 12(R8)(CX*1), Z26
-	VPDPBUSD     Z26, Z24, Z20
-	VPDPBUSD     Z26, Z25, Z21
-	VPBROADCASTD 12(R8)(CX*2), Z27
-	VPDPBUSD     Z27, Z24, Z22
-	VPDPBUSD     Z27, Z25, Z23
+	VPBROADCASTD 12(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
+	VPBROADCASTD 12(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPDPBUSD     Z29, Z25, Z15
+	VPBROADCASTD 12(R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPDPBUSD     Z28, Z25, Z17
+	VPBROADCASTD 12(R9), Z29
+	VPDPBUSD     Z29, Z24, Z18
+	VPDPBUSD     Z29, Z25, Z19
+	VPBROADCASTD 12(R9)(CX*1), Z28
+	VPDPBUSD     Z28, Z24, Z20
+	VPDPBUSD     Z28, Z25, Z21
+	VPBROADCASTD 12(R9)(CX*2), Z29
+	VPDPBUSD     Z29, Z24, Z22
+	VPDPBUSD     Z29, Z25, Z23
 	VMOVUPS      512(BX), Z24
 	VMOVUPS      576(BX), Z25
-	VPBROADCASTD 16(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPDPBUSD     Z26, Z25, Z13
-	VPBROADCASTD 16(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPDPBUSD     Z27, Z25, Z15
-	VPBROADCASTD 16(DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
-	VPDPBUSD     Z26, Z25, Z17
-	VPBROADCASTD 16(R8), Z27
-	VPDPBUSD     Z27, Z24, Z18
-	VPDPBUSD     Z27, Z25, Z19
-	VPBROADCASTD 16(R8)(CX*1), Z26
-	VPDPBUSD     Z26, Z24, Z20
-	VPDPBUSD     Z26, Z25, Z21
-	VPBROADCASTD 16(R8)(CX*2), Z27
-	VPDPBUSD     Z27, Z24, Z22
-	VPDPBUSD     Z27, Z25, Z23
+	VPBROADCASTD 16(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
+	VPBROADCASTD 16(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPDPBUSD     Z29, Z25, Z15
+	VPBROADCASTD 16(R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPDPBUSD     Z28, Z25, Z17
+	VPBROADCASTD 16(R9), Z29
+	VPDPBUSD     Z29, Z24, Z18
+	VPDPBUSD     Z29, Z25, Z19
+	VPBROADCASTD 16(R9)(CX*1), Z28
+	VPDPBUSD     Z28, Z24, Z20
+	VPDPBUSD     Z28, Z25, Z21
+	VPBROADCASTD 16(R9)(CX*2), Z29
+	VPDPBUSD     Z29, Z24, Z22
+	VPDPBUSD     Z29, Z25, Z23
 	VMOVUPS      640(BX), Z24
 	VMOVUPS      704(BX), Z25
-	VPBROADCASTD 20(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPDPBUSD     Z26, Z25, Z13
-	VPBROADCASTD 20(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPDPBUSD     Z27, Z25, Z15
-	VPBROADCASTD 20(DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
-	VPDPBUSD     Z26, Z25, Z17
-	VPBROADCASTD 20(R8), Z27
-	VPDPBUSD     Z27, Z24, Z18
-	VPDPBUSD     Z27, Z25, Z19
-	VPBROADCASTD 20(R8)(CX*1), Z26
-	VPDPBUSD     Z26, Z24, Z20
-	VPDPBUSD     Z26, Z25, Z21
-	VPBROADCASTD 20(R8)(CX*2), Z27
-	VPDPBUSD     Z27, Z24, Z22
-	VPDPBUSD     Z27, Z25, Z23
+	VPBROADCASTD 20(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
+	VPBROADCASTD 20(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPDPBUSD     Z29, Z25, Z15
+	VPBROADCASTD 20(R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPDPBUSD     Z28, Z25, Z17
+	VPBROADCASTD 20(R9), Z29
+	VPDPBUSD     Z29, Z24, Z18
+	VPDPBUSD     Z29, Z25, Z19
+	VPBROADCASTD 20(R9)(CX*1), Z28
+	VPDPBUSD     Z28, Z24, Z20
+	VPDPBUSD     Z28, Z25, Z21
+	VPBROADCASTD 20(R9)(CX*2), Z29
+	VPDPBUSD     Z29, Z24, Z22
+	VPDPBUSD     Z29, Z25, Z23
 	VMOVUPS      768(BX), Z24
 	VMOVUPS      832(BX), Z25
-	VPBROADCASTD 24(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPDPBUSD     Z26, Z25, Z13
-	VPBROADCASTD 24(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPDPBUSD     Z27, Z25, Z15
-	VPBROADCASTD 24(DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
-	VPDPBUSD     Z26, Z25, Z17
-	VPBROADCASTD 24(R8), Z27
-	VPDPBUSD     Z27, Z24, Z18
-	VPDPBUSD     Z27, Z25, Z19
-	VPBROADCASTD 24(R8)(CX*1), Z26
-	VPDPBUSD     Z26, Z24, Z20
-	VPDPBUSD     Z26, Z25, Z21
-	VPBROADCASTD 24(R8)(CX*2), Z27
-	VPDPBUSD     Z27, Z24, Z22
-	VPDPBUSD     Z27, Z25, Z23
+	VPBROADCASTD 24(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
+	VPBROADCASTD 24(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPDPBUSD     Z29, Z25, Z15
+	VPBROADCASTD 24(R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPDPBUSD     Z28, Z25, Z17
+	VPBROADCASTD 24(R9), Z29
+	VPDPBUSD     Z29, Z24, Z18
+	VPDPBUSD     Z29, Z25, Z19
+	VPBROADCASTD 24(R9)(CX*1), Z28
+	VPDPBUSD     Z28, Z24, Z20
+	VPDPBUSD     Z28, Z25, Z21
+	VPBROADCASTD 24(R9)(CX*2), Z29
+	VPDPBUSD     Z29, Z24, Z22
+	VPDPBUSD     Z29, Z25, Z23
 	VMOVUPS      896(BX), Z24
 	VMOVUPS      960(BX), Z25
-	VPBROADCASTD 28(DI), Z26
-	VPDPBUSD     Z26, Z24, Z12
-	VPDPBUSD     Z26, Z25, Z13
-	VPBROADCASTD 28(DI)(CX*1), Z27
-	VPDPBUSD     Z27, Z24, Z14
-	VPDPBUSD     Z27, Z25, Z15
-	VPBROADCASTD 28(DI)(CX*2), Z26
-	VPDPBUSD     Z26, Z24, Z16
-	VPDPBUSD     Z26, Z25, Z17
-	VPBROADCASTD 28(R8), Z27
-	VPDPBUSD     Z27, Z24, Z18
-	VPDPBUSD     Z27, Z25, Z19
-	VPBROADCASTD 28(R8)(CX*1), Z26
-	VPDPBUSD     Z26, Z24, Z20
-	VPDPBUSD     Z26, Z25, Z21
-	VPBROADCASTD 28(R8)(CX*2), Z27
-	VPDPBUSD     Z27, Z24, Z22
-	VPDPBUSD     Z27, Z25, Z23
-	VCVTPH2PS    1024(BX), Z28
-	VCVTPH2PS    1056(BX), Z29
-	VBROADCASTSS 32(DI), Z26
-	VMULPS       Z28, Z26, Z24
+	VPBROADCASTD 28(R8), Z28
+	VPDPBUSD     Z28, Z24, Z12
+	VPDPBUSD     Z28, Z25, Z13
+	VPBROADCASTD 28(R8)(CX*1), Z29
+	VPDPBUSD     Z29, Z24, Z14
+	VPDPBUSD     Z29, Z25, Z15
+	VPBROADCASTD 28(R8)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z16
+	VPDPBUSD     Z28, Z25, Z17
+	VPBROADCASTD 28(R9), Z29
+	VPDPBUSD     Z29, Z24, Z18
+	VPDPBUSD     Z29, Z25, Z19
+	VPBROADCASTD 28(R9)(CX*1), Z28
+	VPDPBUSD     Z28, Z24, Z20
+	VPDPBUSD     Z28, Z25, Z21
+	VPBROADCASTD 28(R9)(CX*2), Z29
+	VPDPBUSD     Z29, Z24, Z22
+	VPDPBUSD     Z29, Z25, Z23
+	VCVTPH2PS    (SI), Z24
+	VCVTPH2PS    32(SI), Z25
+	VBROADCASTSS 32(R8), Z28
+	VMULPS       Z24, Z28, Z26
 	VCVTDQ2PS    Z12, Z12
-	VFMADD231PS  Z24, Z12, Z0
-	VMULPS       Z29, Z26, Z25
+	VFMADD231PS  Z26, Z12, Z0
+	VMULPS       Z25, Z28, Z27
 	VCVTDQ2PS    Z13, Z13
-	VFMADD231PS  Z25, Z13, Z1
-	VBROADCASTSS 32(DI)(CX*1), Z27
-	VMULPS       Z28, Z27, Z24
+	VFMADD231PS  Z27, Z13, Z1
+	VBROADCASTSS 32(R8)(CX*1), Z28
+	VMULPS       Z24, Z28, Z26
 	VCVTDQ2PS    Z14, Z14
-	VFMADD231PS  Z24, Z14, Z2
-	VMULPS       Z29, Z27, Z25
+	VFMADD231PS  Z26, Z14, Z2
+	VMULPS       Z25, Z28, Z27
 	VCVTDQ2PS    Z15, Z15
-	VFMADD231PS  Z25, Z15, Z3
-	VBROADCASTSS 32(DI)(CX*2), Z26
-	VMULPS       Z28, Z26, Z24
+	VFMADD231PS  Z27, Z15, Z3
+	VBROADCASTSS 32(R8)(CX*2), Z28
+	VMULPS       Z24, Z28, Z26
 	VCVTDQ2PS    Z16, Z16
-	VFMADD231PS  Z24, Z16, Z4
-	VMULPS       Z29, Z26, Z25
+	VFMADD231PS  Z26, Z16, Z4
+	VMULPS       Z25, Z28, Z27
 	VCVTDQ2PS    Z17, Z17
-	VFMADD231PS  Z25, Z17, Z5
-	VBROADCASTSS 32(R8), Z27
-	VMULPS       Z28, Z27, Z24
+	VFMADD231PS  Z27, Z17, Z5
+	VBROADCASTSS 32(R9), Z28
+	VMULPS       Z24, Z28, Z26
 	VCVTDQ2PS    Z18, Z18
-	VFMADD231PS  Z24, Z18, Z6
-	VMULPS       Z29, Z27, Z25
+	VFMADD231PS  Z26, Z18, Z6
+	VMULPS       Z25, Z28, Z27
 	VCVTDQ2PS    Z19, Z19
-	VFMADD231PS  Z25, Z19, Z7
-	VBROADCASTSS 32(R8)(CX*1), Z26
-	VMULPS       Z28, Z26, Z24
+	VFMADD231PS  Z27, Z19, Z7
+	VBROADCASTSS 32(R9)(CX*1), Z28
+	VMULPS       Z24, Z28, Z26
 	VCVTDQ2PS    Z20, Z20
-	VFMADD231PS  Z24, Z20, Z8
-	VMULPS       Z29, Z26, Z25
+	VFMADD231PS  Z26, Z20, Z8
+	VMULPS       Z25, Z28, Z27
 	VCVTDQ2PS    Z21, Z21
-	VFMADD231PS  Z25, Z21, Z9
-	VBROADCASTSS 32(R8)(CX*2), Z27
-	VMULPS       Z28, Z27, Z24
+	VFMADD231PS  Z27, Z21, Z9
+	VBROADCASTSS 32(R9)(CX*2), Z28
+	VMULPS       Z24, Z28, Z26
 	VCVTDQ2PS    Z22, Z22
-	VFMADD231PS  Z24, Z22, Z10
-	VMULPS       Z29, Z27, Z25
+	VFMADD231PS  Z26, Z22, Z10
+	VMULPS       Z25, Z28, Z27
 	VCVTDQ2PS    Z23, Z23
-	VFMADD231PS  Z25, Z23, Z11
-	ADDQ         DX, DI
+	VFMADD231PS  Z27, Z23, Z11
 	ADDQ         DX, R8
-	ADDQ         SI, BX
+	ADDQ         DX, R9
+	ADDQ         DI, BX
+	ADDQ         DI, SI
 	SUBQ         $0x01, AX
 	JNZ          loop
-	MOVQ         c+48(FP), AX
-	MOVQ         ldc+56(FP), CX
+	MOVQ         c+56(FP), AX
+	MOVQ         ldc+64(FP), CX
 	VMOVUPS      Z0, K1, (AX)
 	VMOVUPS      Z1, K2, 64(AX)
 	ADDQ         CX, AX
@@ -16044,109 +21944,6 @@ loop:
 	VMOVUPS      Z11, K2, 64(AX)
 	VZEROUPPER
 	RET
-
-// func quantizeVNNI(dst *float32, x *float32, n int)
-// Requires: AVX, AVX2, AVX512F, BMI2
-TEXT ·quantizeVNNI(SB), NOSPLIT, $0-24
-	MOVQ dst+0(FP), AX
-	MOVQ x+8(FP), CX
-	MOVQ n+16(FP), DX
-
-loop:
-	MOVL  $-1, BX
-	CMPQ  DX, $0x20
-	JGE   whole
-	BZHIL DX, BX, BX
-
-whole:
-	KMOVW         BX, K1
-	SHRL          $0x10, BX
-	KMOVW         BX, K2
-	VMOVUPS.Z     (CX), K1, Z0
-	VMOVUPS.Z     64(CX), K2, Z1
-	VPANDD        bits_7fffffff<>+0(SB), Z0, Z2
-	VPANDD        bits_7fffffff<>+0(SB), Z1, Z3
-	VPMAXUD       Z3, Z2, Z2
-	VEXTRACTI64X4 $0x01, Z2, Y3
-	VPMAXUD       Y3, Y2, Y2
-	VEXTRACTI128  $0x01, Y2, X3
-	VPMAXUD       X3, X2, X2
-	VPSHUFD       $0x4e, X2, X3
-	VPMAXUD       X3, X2, X2
-	VPSHUFD       $0xb1, X2, X3
-	VPMAXUD       X3, X2, X2
-	VMOVD         X2, BX
-	CMPL          BX, $0x7f800000
-	JCC           infinite
-	CMPL          BX, $0x03fe0000
-	JCS           zeros
-	VMOVSS        bits_42fe0000<>+0(SB), X4
-	VDIVSS        X4, X2, X5
-	VMOVSS        X5, 32(AX)
-	VDIVSS        X2, X4, X4
-	VBROADCASTSS  X4, Z4
-	VMULPS        Z4, Z0, Z0
-	VCVTPS2DQ     Z0, Z0
-	VPMOVSDB      Z0, (AX)
-	VMULPS        Z4, Z1, Z1
-	VCVTPS2DQ     Z1, Z1
-	VPMOVSDB      Z1, 16(AX)
-	VPADDD        Z1, Z0, Z2
-	VEXTRACTI64X4 $0x01, Z2, Y3
-	VPADDD        Y3, Y2, Y2
-	VEXTRACTI128  $0x01, Y2, X3
-	VPADDD        X3, X2, X2
-	VPSHUFD       $0x4e, X2, X3
-	VPADDD        X3, X2, X2
-	VPSHUFD       $0xb1, X2, X3
-	VPADDD        X3, X2, X2
-	VPSLLD        $0x07, X2, X2
-	VPXOR         X3, X3, X3
-	VPSUBD        X2, X3, X2
-	VMOVD         X2, 36(AX)
-
-next:
-	ADDQ $0x00000080, CX
-	ADDQ $0x28, AX
-	SUBQ $0x20, DX
-	JG   loop
-	JMP  end
-
-infinite:
-	MOVL $0x7fc00000, BX
-	JMP  clear
-
-zeros:
-	XORL BX, BX
-
-clear:
-	VPXOR   Y0, Y0, Y0
-	VMOVDQU Y0, (AX)
-	MOVL    BX, 32(AX)
-	MOVL    $0x00000000, 36(AX)
-	JMP     next
-
-end:
-	VZEROUPPER
-	RET
-
-DATA bits_42fe0000<>+0(SB)/4, $0x42fe0000
-DATA bits_42fe0000<>+4(SB)/4, $0x42fe0000
-DATA bits_42fe0000<>+8(SB)/4, $0x42fe0000
-DATA bits_42fe0000<>+12(SB)/4, $0x42fe0000
-DATA bits_42fe0000<>+16(SB)/4, $0x42fe0000
-DATA bits_42fe0000<>+20(SB)/4, $0x42fe0000
-DATA bits_42fe0000<>+24(SB)/4, $0x42fe0000
-DATA bits_42fe0000<>+28(SB)/4, $0x42fe0000
-DATA bits_42fe0000<>+32(SB)/4, $0x42fe0000
-DATA bits_42fe0000<>+36(SB)/4, $0x42fe0000
-DATA bits_42fe0000<>+40(SB)/4, $0x42fe0000
-DATA bits_42fe0000<>+44(SB)/4, $0x42fe0000
-DATA bits_42fe0000<>+48(SB)/4, $0x42fe0000
-DATA bits_42fe0000<>+52(SB)/4, $0x42fe0000
-DATA bits_42fe0000<>+56(SB)/4, $0x42fe0000
-DATA bits_42fe0000<>+60(SB)/4, $0x42fe0000
-GLOBL bits_42fe0000<>(SB), RODATA|NOPTR, $64
 
 // func peakVNNI(n int)
 // Requires: AVX, AVX512DQ

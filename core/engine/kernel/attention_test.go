@@ -225,15 +225,14 @@ func TestAttentionStepIsAttention(t *testing.T) {
 				longest = max(longest, s.To-s.From)
 			}
 			for _, prompt := range []int{0, 1, 31, 32, 33, longest} { // positions that are there before the first step
-				caches := NewCaches(S+1, longest, c.G, c.D)
+				caches := NewCaches(S, longest, c.G, c.D)
 				for s := range S {
 					from, length := c.spans[s].From, c.spans[s].To-c.spans[s].From
 					n := min(prompt, length)
-					other := &caches[S] // is filled in two parts, and beyond the prompt
-					other.Clear()
-					other.Add(c.k[from*kd:], c.v[from*kd:], n/2)
-					other.Add(c.k[(from+n/2)*kd:], c.v[(from+n/2)*kd:], length-n/2)
-					caches[s].Copy(other, n)
+					caches[s].Add(c.k[from*kd:], c.v[from*kd:], length) // what is forgotten
+					caches[s].Clear()
+					caches[s].Add(c.k[from*kd:], c.v[from*kd:], n/2) // in two parts
+					caches[s].Add(c.k[(from+n/2)*kd:], c.v[(from+n/2)*kd:], n-n/2)
 				}
 				for T := prompt; T < longest; T++ {
 					var at []*Cache
@@ -251,6 +250,77 @@ func TestAttentionStepIsAttention(t *testing.T) {
 					same(t, fmt.Sprintf("%v: step %d after a prompt of %d", c, T, prompt), got, want)
 				}
 			}
+		}
+	})
+}
+
+// Sequences that continue a shared cache get the bytes of sequences that hold all of it, whatever steps with them: a
+// neighbour that continues the same one, another one, or none.
+func TestAttentionStepSharesAPrefix(t *testing.T) {
+	everyLevel(t, func(t *testing.T) {
+		r := generator(8)
+		for _, c := range append(attentionCases(r),
+			newAttentionCase(r, 4, 2, 40, 45, -3, -3, -3, -3, -3, -3, -3, -3, -3), // more sequences than heads share keys
+			newAttentionCase(r, 4, 1, 32, append([]int{31}, slices.Repeat([]int{-2}, 9)...)...),
+			newAttentionCase(r, 2, 2, 64, append([]int{64}, slices.Repeat([]int{-2}, 40)...)...), // more than a piece
+		) {
+			out, _ := c.forward()
+			qd, kd, longest := c.H*c.D, c.G*c.D, 0
+			for _, s := range c.spans {
+				longest = max(longest, s.To-s.From)
+			}
+			prefixes, caches := NewCaches(len(c.spans), longest, c.G, c.D), NewCaches(len(c.spans), longest, c.G, c.D)
+			for s, span := range c.spans {
+				prefixes[s].Add(c.k[span.From*kd:], c.v[span.From*kd:], span.To-span.From)
+				caches[s].Add(c.k, c.v, 1) // what is forgotten
+				caches[s].Clear()
+				if span.Continues {
+					from := s
+					for c.spans[from].Continues {
+						from--
+					}
+					caches[s].Continue(&prefixes[from])
+				}
+			}
+			for T := range longest {
+				var at []*Cache
+				var q, k, v, want []float32
+				for s, span := range c.spans {
+					if row := span.From + T; row < span.To {
+						at = append(at, &caches[s])
+						q, want = append(q, c.q[row*qd:(row+1)*qd]...), append(want, out[row*qd:(row+1)*qd]...)
+						k, v = append(k, c.k[row*kd:(row+1)*kd]...), append(v, c.v[row*kd:(row+1)*kd]...)
+					}
+				}
+				got, check := guarded(len(q))
+				AttentionStep(got, q, k, v, at, c.H, float32(c.scale))
+				check(t)
+				same(t, fmt.Sprintf("%v: step %d", c, T), got, want)
+			}
+		}
+	})
+}
+
+// The bytes of a step do not depend on the threads, even where there are pieces for all of them.
+func TestAttentionStepThreads(t *testing.T) {
+	everyLevel(t, func(t *testing.T) {
+		r := generator(9)
+		c := newAttentionCase(r, 4, 2, 64, append([]int{300}, slices.Repeat([]int{-1}, 40)...)...)
+		out, _ := c.forward()
+		for _, threads := range []int{1, 2, 7} {
+			withThreads(threads, func() {
+				prefix, caches := NewCaches(1, 300, c.G, c.D), NewCaches(40, 1, c.G, c.D)
+				prefix[0].Add(c.k, c.v, 300)
+				var at []*Cache
+				for i := range caches {
+					caches[i].Continue(&prefix[0])
+					at = append(at, &caches[i])
+				}
+				qd, kd := c.H*c.D, c.G*c.D
+				got := make([]float32, 40*qd)
+				AttentionStep(got, c.q[300*qd:], c.k[300*kd:], c.v[300*kd:], at, c.H, float32(c.scale))
+				same(t, fmt.Sprint(threads, " threads"), got, out[300*qd:])
+			})
 		}
 	})
 }

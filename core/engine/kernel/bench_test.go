@@ -148,7 +148,7 @@ func BenchmarkAttention(b *testing.B) {
 		}
 		benchFlops(b, 64*2*2*80*32*6, func() {
 			for _, cache := range at {
-				cache.Copy(cache, 79)
+				cache.n = 79
 			}
 			AttentionStep(out, c.q, c.k, c.v, at, c.H, float32(c.scale))
 		})
@@ -197,5 +197,25 @@ func BenchmarkVector(b *testing.B) {
 func BenchmarkParallel(b *testing.B) {
 	for b.Loop() {
 		Parallel(2, func(int) {})
+	}
+}
+
+// BenchmarkWeightsFromMemory multiplies a few rows with weights that no cache holds, as the head of a large model is.
+func BenchmarkWeightsFromMemory(b *testing.B) {
+	r := generator(2)
+	const N, K = 1 << 17, 640
+	w := normal(r, N*K)
+	for _, kind := range kinds {
+		var p Packed
+		kind.pack(&p, w, N, K, K)
+		for _, M := range []int{1, 4, 8, 28} {
+			a, c := normal(r, M*K), make([]float32, M*N)
+			b.Run(fmt.Sprintf("%s/rows=%d", kind.name, M), func(b *testing.B) {
+				for b.Loop() {
+					GemmPacked(M, a, K, &p, c, N, false)
+				}
+				b.ReportMetric(float64(4*len(p.data)*b.N)/b.Elapsed().Seconds()/1e9, "GB/s")
+			})
+		}
 	}
 }

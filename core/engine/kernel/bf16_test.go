@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"math"
+	"slices"
 	"testing"
 )
 
@@ -117,3 +118,21 @@ func TestGemmBF16LevelsAgree(t *testing.T) {
 }
 
 func FuzzGemmBF16(f *testing.F) { fuzzProduct(f, kinds[1]) }
+
+// A precision's level is the first one of the same bytes: instructions for other products do not matter.
+func TestLevelOfAPrecision(t *testing.T) {
+	for name, want := range map[string][2]string{ // of float32, of bfloat16
+		"generic": {"generic", "generic"}, "neon": {"neon", "neon"}, "avx2": {"avx2", "avx2"}, "avx512": {"avx512", "avx512"},
+		"avx512vnni": {"avx512", "avx512"}, "bf16": {"avx512", "bf16"}, "vnni": {"avx512", "bf16"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if !slices.Contains(Levels(), name) {
+				t.Skip("this build on this CPU has no level " + name)
+			}
+			defer SetLevel(name)()
+			if got := [2]string{Float32.Level(), BFloat16.Level()}; got != want {
+				t.Errorf("levels %q, want %q", got, want)
+			}
+		})
+	}
+}

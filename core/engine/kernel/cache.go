@@ -1,29 +1,48 @@
 package kernel
 
-// Cache holds the keys and values of the positions 0, 1, … of one sequence, for [AttentionStep]. The zero value is
-// of no use; [NewCaches] makes caches.
+// Cache holds the keys and values of consecutive positions of one sequence, for [AttentionStep]: of 0, 1, …, or of those
+// after another cache's. The zero value is of no use; [NewCaches] makes caches.
 type Cache struct {
 	keys   []float32 // [positions/32][G][D][32]: panels, as a product reads them
 	values []float32 // [positions][G·D]
 	n      int
 	G, D   int
+	prefix *Cache
 }
 
 // NewCaches returns n empty caches of up to positions positions, with G heads of D numbers each.
 func NewCaches(n, positions, G, D int) []Cache {
-	room, width := (positions+panel-1)/panel*panel, G*D
-	memory := grow(nil, n*(room+positions)*width)
+	size, width := CacheSize(positions, G, D), G*D
+	memory := grow(nil, n*size)
 	caches := make([]Cache, n)
 	for i := range caches {
-		k, v := room*width, (room+positions)*width
-		caches[i] = Cache{keys: memory[:k:k], values: memory[k:v:v], G: G, D: D}
-		memory = memory[v:]
+		k := size - positions*width
+		caches[i] = Cache{keys: memory[:k:k], values: memory[k:size:size], G: G, D: D}
+		memory = memory[size:]
 	}
 	return caches
 }
 
-// Clear forgets all positions.
-func (c *Cache) Clear() { c.n = 0 }
+// CacheSize is how many numbers a cache of up to positions positions takes.
+func CacheSize(positions, G, D int) int {
+	room := (positions + panel - 1) / panel * panel
+	return (room + positions) * G * D
+}
+
+// Clear forgets all positions: the next one is 0.
+func (c *Cache) Clear() { c.n, c.prefix = 0, nil }
+
+// Continue forgets all positions: the next one is the first after those of prefix, a cache of the same shape that itself
+// continues none. It is read, not copied, so that many sequences share it; it must not change while one of them uses it.
+func (c *Cache) Continue(prefix *Cache) { c.n, c.prefix = 0, prefix }
+
+// before is how many positions stand in the prefix.
+func (c *Cache) before() int {
+	if c.prefix == nil {
+		return 0
+	}
+	return c.prefix.n
+}
 
 // Add appends n positions: their keys and values, both n×(G·D).
 func (c *Cache) Add(k, v []float32, n int) {
@@ -46,51 +65,4 @@ func (c *Cache) Add(k, v []float32, n int) {
 		}
 		k, n, c.n = k[add*width:], n-add, c.n+add
 	}
-}
-
-// Copy makes c hold the first n positions of from, a cache of the same shape, and no others.
-func (c *Cache) Copy(from *Cache, n int) {
-	width := c.G * c.D
-	copy(c.keys, from.keys[:(n+panel-1)/panel*panel*width])
-	copy(c.values, from.values[:n*width])
-	c.n = n
-}
-
-// AttentionStep is [Attention] for the next row of each of some sequences: it adds key and value i to caches[i] and
-// attends query i to all that this holds. q and out are n×(H·D), k and v n×(G·D), for n = len(caches); no cache comes
-// twice. Row i of out is, to the bit, the last row that Attention computes from the sequence as a whole. It runs in
-// the calling goroutine: threads have sequences of their own.
-func AttentionStep(out, q, k, v []float32, caches []*Cache, H int, scale float32) {
-	memory := borrow()
-	defer memory.giveBack()
-	for i, c := range caches {
-		kd, qd := c.G*c.D, H*c.D
-		c.Add(k[i*kd:], v[i*kd:], 1)
-		c.attend(out[i*qd:(i+1)*qd], q[i*qd:(i+1)*qd], memory, H, scale)
-	}
-}
-
-// attend computes one row of attention to all positions.
-func (c *Cache) attend(out, q []float32, memory *scratch, H int, scale float32) {
-	group, width, D := H/c.G, c.G*c.D, c.D
-	ld := (c.n+panel-1)/panel*panel + 16 // never a power of two of bytes
-	p, stats := memory.part(0, H*ld), memory.part(1, 2*H)
-	for g := range c.G {
-		for h0, h1 := g*group, 0; h0 < (g+1)*group; h0 = h1 {
-			h1 = min(h0+tileRows(), (g+1)*group)
-			for j := 0; j < c.n; j += panel {
-				tile(h1-h0, min(panel, c.n-j), D, q[h0*D:], D, 1, c.keys[j*width+g*D*panel:], panel, p[h0*ld+j:], ld, false)
-			}
-		}
-	}
-	softmaxRows(p, ld, H, c.n, 0, c.n, scale, stats)
-	for g := range c.G {
-		for h0, h1 := g*group, 0; h0 < (g+1)*group; h0 = h1 {
-			h1 = min(h0+tileRows(), (g+1)*group)
-			for e := 0; e < D; e += panel {
-				tile(h1-h0, min(panel, D-e), c.n, p[h0*ld:], ld, 1, c.values[g*D+e:], width, out[h0*D+e:], D, false)
-			}
-		}
-	}
-	scaleRows(out, D, H, D, stats)
 }

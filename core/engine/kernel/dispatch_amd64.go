@@ -11,10 +11,13 @@ import (
 func detect() []instructions {
 	have := []instructions{generic}
 	x := &cpu.X86
-	if x.HasAVX2 && x.HasFMA && x.HasBMI2 {
+	if x.HasAVX2 && x.HasFMA && x.HasBMI2 { // and F16C, which package cpu does not know: all CPUs with AVX2 have it
 		have = append(have, avx2)
 		if x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL {
 			have = append(have, avx512)
+			if x.HasAVX512VNNI {
+				have = append(have, avx512vnni)
+			}
 			if x.HasAVX512BF16 {
 				have = append(have, bf16)
 				if x.HasAVX512VNNI {

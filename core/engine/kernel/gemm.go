@@ -43,9 +43,37 @@ func GemmSerial(tA, tB bool, M, N, K int, a []float32, lda int, b []float32, ldb
 // is [GemmBF16]; if [PackQ8] did, see there.
 func GemmPacked(M int, a []float32, lda int, b *Packed, c []float32, ldc int, acc bool) {
 	if g := newGemm(b.format, false, M, b.n, b.k, a, lda, c, ldc, acc); g != nil {
-		g.packed = b.data
+		g.parts[0].packed = b.data
 		g.do(true)
 	}
+}
+
+// Product is a packed matrix, and where its product goes: M×N, in rows of N.
+type Product struct {
+	B *Packed
+	C []float32
+}
+
+// GemmPackedAll is [GemmPacked] of the same A with each of some matrices, up to 4 and of equal K and kind, with the rows of
+// C as long as they need to be: the same bytes, in one piece of work, so that threads meet once and A is rounded once.
+func GemmPackedAll(M int, a []float32, lda int, products ...Product) {
+	g := newGemm(products[0].B.format, false, M, products[0].B.n, products[0].B.k, a, lda, products[0].C, products[0].B.n, false)
+	if g == nil {
+		for _, p := range products[1:] {
+			GemmPacked(M, a, lda, p.B, p.C, p.B.n, false)
+		}
+		return
+	}
+	for i, p := range products {
+		if p.B.format != g.format || p.B.k != g.K {
+			panic("kernel: matrices of unequal K or kind in one product")
+		}
+		if i > 0 {
+			g.also(p.B.n, p.C, p.B.n)
+		}
+		g.parts[i].packed = p.B.data
+	}
+	g.do(true)
 }
 
 const (
@@ -93,13 +121,23 @@ type gemm struct {
 	b       []float32
 	ldb     int
 	tB      bool
-	packed  []float32 // all of B in panels; nil: b is packed on the way
-	packing []float32 // where to, while tasks pack all of B
-	c       []float32
-	ldc     int
+	parts   [4]part // side by side; several if all are packed
+	count   int
 	acc     bool
 
-	rowPanels, rowsPerTask, colPanels, colsPerTask, across int // the grid, in panels
+	packing           []float32 // where to, while tasks pack all of B
+	copied            []float32 // all of A as the format has it, in rows of copiedRow; nil: it is copied on the way
+	across, copiedRow int
+
+	rowPanels, rowsPerTask, colPanels, colsPerTask int // the grid, in panels
+}
+
+// part is columns of C that are one matrix, in whole panels.
+type part struct {
+	packed []float32 // its B in panels; nil: b is packed on the way
+	c      []float32
+	n, ldc int
+	end    int // the panel after its last one
 }
 
 var gemms struct {
@@ -112,8 +150,8 @@ func newGemm(f *format, tA bool, M, N, K int, a []float32, lda int, c []float32,
 	if M <= 0 || N <= 0 {
 		return nil
 	}
-	fits("C", c, M, N, ldc)
 	if K <= 0 {
+		fits("C", c, M, N, ldc)
 		for i := 0; i < M && !acc; i++ {
 			clear(c[i*ldc : i*ldc+N])
 		}
@@ -127,7 +165,8 @@ func newGemm(f *format, tA bool, M, N, K int, a []float32, lda int, c []float32,
 		g = new(gemm)
 	}
 	gemms.Unlock()
-	*g = gemm{format: f, M: M, N: N, K: K, a: a, rs: lda, ks: 1, c: c, ldc: ldc, acc: acc}
+	*g = gemm{format: f, M: M, K: K, a: a, rs: lda, ks: 1, acc: acc}
+	g.also(N, c, ldc)
 	if tA {
 		fits("A", a, K, M, lda)
 		g.rs, g.ks = 1, lda
@@ -135,6 +174,17 @@ func newGemm(f *format, tA bool, M, N, K int, a []float32, lda int, c []float32,
 		fits("A", a, M, K, lda)
 	}
 	return g
+}
+
+// also adds columns of C.
+func (g *gemm) also(N int, c []float32, ldc int) {
+	if N > 0 {
+		fits("C", c, g.M, N, ldc)
+	}
+	g.N += N
+	g.colPanels += (N + panel - 1) / panel
+	g.parts[g.count] = part{c: c, n: N, ldc: ldc, end: g.colPanels}
+	g.count++
 }
 
 func (g *gemm) setB(tB bool, b []float32, ldb int) {
@@ -153,35 +203,41 @@ func fits(name string, x []float32, rows, cols, ld int) {
 	}
 }
 
-// do cuts C into tasks, some four for each thread, and runs them. Where rows are many, so that several tasks need the
-// same columns of B, these are packed before; else a task packs its own. A task copies its rows of A if the format asks
-// for that: what would double the smaller amount of work is cut first.
+// do cuts C into tasks, about four for each thread, and runs them. Where rows are many, so that several tasks need the
+// same columns of B, these are packed beforehand; else a task packs its own. A task copies its rows of A where the format
+// asks for that: what would double the smaller amount of work is cut first. Where B is packed, a few rows are copied
+// beforehand, once for all tasks.
 func (g *gemm) do(concurrent bool) {
 	g.rowPanels = (g.M + g.tileRows() - 1) / g.tileRows()
-	g.colPanels = (g.N + panel - 1) / panel
 	g.rowsPerTask = min(g.rowPanels, blockRows/g.tileRows())
 	g.colsPerTask = g.colPanels
 	threads := runtime.GOMAXPROCS(0)
 	concurrent = concurrent && threads > 1 && g.M*g.N*g.K >= smallWork
-	var shared *scratch
-	if size := g.colPanels * g.steps(g.K) * g.stepB; g.packed == nil && g.rowPanels > g.rowsPerTask && size <= mostShared {
+	var shared, copied *scratch
+	if size := g.colPanels * g.steps(g.K) * g.stepB; g.parts[0].packed == nil && g.rowPanels > g.rowsPerTask && size <= mostShared {
 		shared = borrow()
 		g.packAll(shared.part(0, size), concurrent)
 	}
 	if concurrent {
+		packed := g.parts[0].packed != nil
+		once := packed && !g.inPlace && g.M <= blockRows
 		for g.tasks() < 4*threads && (g.colsPerTask > 1 || g.rowsPerTask > 2) {
-			copied, packed := 0, 0
-			if !g.inPlace {
-				copied = g.across * g.M
+			copies, repacked := 0, 0
+			if !g.inPlace && !once {
+				copies = g.across * g.M
 			}
-			if g.packed == nil {
-				packed = g.tasks() / g.across * g.N
+			if !packed {
+				repacked = g.tasks() / g.across * g.N
 			}
-			if g.rowsPerTask <= 2 || g.colsPerTask > 1 && copied <= packed {
+			if g.rowsPerTask <= 2 || g.colsPerTask > 1 && copies <= repacked {
 				g.colsPerTask = (g.colsPerTask + 1) / 2
 			} else {
 				g.rowsPerTask = (g.rowsPerTask + 1) / 2
 			}
+		}
+		if once && g.across > 1 {
+			copied = borrow()
+			g.copyAll(copied)
 		}
 		parallel(g.tasks(), g)
 	} else {
@@ -189,8 +245,10 @@ func (g *gemm) do(concurrent bool) {
 			g.run(t)
 		}
 	}
-	if shared != nil {
-		shared.giveBack()
+	for _, s := range []*scratch{shared, copied} {
+		if s != nil {
+			s.giveBack()
+		}
 	}
 	*g = gemm{} // holds no caller's memory
 	gemms.Lock()
@@ -198,7 +256,7 @@ func (g *gemm) do(concurrent bool) {
 	gemms.Unlock()
 }
 
-// packAll packs all of B to.
+// packAll packs all of B, one matrix, to.
 func (g *gemm) packAll(to []float32, concurrent bool) {
 	g.packing = to
 	if concurrent {
@@ -208,7 +266,7 @@ func (g *gemm) packAll(to []float32, concurrent bool) {
 			g.run(q)
 		}
 	}
-	g.packing, g.packed = nil, to
+	g.packing, g.parts[0].packed = nil, to
 }
 
 // packPanel packs the columns from n0 on, kc numbers of each from k0 on.
@@ -219,6 +277,28 @@ func (g *gemm) packPanel(to []float32, n0, k0, kc int) {
 	} else {
 		g.packRows(to, g.b[k0*g.ldb+n0:], g.ldb, n, kc)
 	}
+}
+
+// copyAll copies A, stored M×K.
+func (g *gemm) copyAll(s *scratch) {
+	g.copiedRow = g.copiedLength(g.steps(g.K))
+	copied := s.part(1, g.M*g.copiedRow)
+	g.copied = copied
+	if g.M*g.K < 2*grain {
+		g.copyRows(copied, g.copiedRow, g.a, g.rs, g.M, g.K)
+	} else {
+		parallel((g.M+rowsCopied-1)/rowsCopied, (*copies)(g))
+	}
+}
+
+// copies is copyAll as tasks of some rows.
+type copies gemm
+
+const rowsCopied = 4
+
+func (g *copies) run(t int) {
+	i, n := t*rowsCopied, min(rowsCopied, g.M-t*rowsCopied)
+	g.copyRows(g.copied[i*g.copiedRow:], g.copiedRow, g.a[i*g.rs:], g.rs, n, g.K)
 }
 
 func (g *gemm) tasks() int {
@@ -239,17 +319,19 @@ func (g *gemm) run(t int) {
 	g.compute(t)
 }
 
-// compute computes a task's part of C: for a block of k, for a panel of columns, for a panel of rows. Partial sums rest in C.
+// compute computes a task's part of C: for a block of k, for a panel of columns, for a panel of rows. Partial sums rest in C. If B is
+// packed and A small, blocks of k are the inner loop: B, which may come from memory, is then read from end to end.
 func (g *gemm) compute(t int) {
 	p0 := t / g.across * g.rowsPerTask
 	p1 := min(p0+g.rowsPerTask, g.rowPanels)
 	q0 := t % g.across * g.colsPerTask
 	q1 := min(q0+g.colsPerTask, g.colPanels)
 	r0, r1 := g.row(p0), g.row(p1)
-	inPlace := g.inPlace && g.packed == nil && !g.tB && p1-p0 <= 2 // too few rows to pay for a copy
-	copyA := !g.inPlace || q1-q0 >= 4 && (g.rs%256 == 0 || g.ks%256 == 0)
+	packed := g.parts[0].packed != nil
+	inPlace := g.inPlace && !packed && !g.tB && p1-p0 <= 2 // too few rows to pay for a copy
+	copyA := g.copied == nil && (!g.inPlace || q1-q0 >= 4 && (g.rs%256 == 0 || g.ks%256 == 0))
 	var s *scratch
-	if copyA || g.packed == nil && !inPlace {
+	if copyA || !packed && !inPlace {
 		s = borrow()
 		defer s.giveBack()
 	}
@@ -257,44 +339,85 @@ func (g *gemm) compute(t int) {
 	if all > most*5/4 {
 		blocks = (all + most - 1) / most
 	}
-	for z := range blocks {
-		s0, s1 := z*all/blocks, (z+1)*all/blocks
-		steps := s1 - s0
-		k0, k1 := s0*g.group, min(s1*g.group, g.K)
-		kc := k1 - k0
-		a, rs, ks := g.a[r0*g.rs+k0*g.ks:], g.rs, g.ks
-		if copyA {
-			a, rs, ks = g.copyA(s, a, r1-r0, kc)
-		}
-		for q := q0; q < q1; q++ {
-			n0 := q * panel
-			n := min(panel, g.N-n0)
-			var b []float32
-			bs := g.stepB
+	columns := q1 - q0 // whose blocks of the same k follow one another
+	if stays := (r1-r0)*all*g.stepA <= blockRows*blockK/2; packed && stays {
+		columns = 1
+	}
+	b := block{p0: p0, p1: p1, r0: r0, all: all, inPlace: inPlace, memory: s}
+	if g.copied != nil {
+		b.whole, b.rs, b.ks = g.copied[r0*g.copiedRow:], g.copiedRow, g.stepA
+	} else if copyA && columns == 1 {
+		b.whole, b.rs, b.ks = g.copyA(s, g.a[r0*g.rs:], r1-r0, g.K)
+		copyA = false
+	}
+	for ; q0 < q1; q0 += columns {
+		for z := range blocks {
+			b.s0, b.s1 = z*all/blocks, (z+1)*all/blocks
+			k0 := b.s0 * g.group
 			switch {
-			case g.packed != nil:
-				b = g.packed[(q*all+s0)*bs:]
-			case inPlace:
-				b, bs = g.b[k0*g.ldb+n0:], g.ldb
+			case copyA:
+				b.a, b.rs, b.ks = g.copyA(s, g.a[r0*g.rs+k0*g.ks:], r1-r0, b.numbers(g))
+			case b.whole != nil:
+				b.a = b.whole[b.s0*b.ks:]
 			default:
-				b = s.part(0, steps*bs)
-				g.packPanel(b, n0, k0, kc)
+				b.a, b.rs, b.ks = g.a[r0*g.rs+k0*g.ks:], g.rs, g.ks
 			}
-			for p := p0; p < p1; p++ {
-				i0, i1 := g.row(p), g.row(p+1)
-				g.tile(i1-i0, n, steps, a[(i0-r0)*rs:], rs, ks, b, bs, g.c[i0*g.ldc+n0:], g.ldc, g.acc || z > 0)
+			for q := q0; q < q0+columns; q++ {
+				g.cell(&b, q)
 			}
 		}
 	}
 }
 
-// copyA copies a block of A into rows that do not begin on the same lines of the cache, as rows of a power of two
-// (in bytes) do.
+// block is a block of k of a task's rows of A.
+type block struct {
+	p0, p1, r0  int // panels of rows; the first row
+	s0, s1, all int // steps from, to; of K
+	a, whole    []float32
+	rs, ks      int // of a
+	inPlace     bool
+	memory      *scratch
+}
+
+// numbers is how many numbers along k the block has.
+func (b *block) numbers(g *gemm) int { return min(b.s1*g.group, g.K) - b.s0*g.group }
+
+// cell multiplies a block with a panel of B.
+func (g *gemm) cell(z *block, q int) {
+	i, first := 0, 0
+	for q >= g.parts[i].end {
+		first = g.parts[i].end
+		i++
+	}
+	c := &g.parts[i]
+	n0, k0, steps := (q-first)*panel, z.s0*g.group, z.s1-z.s0
+	n := min(panel, c.n-n0)
+	var b []float32
+	bs := g.stepB
+	switch {
+	case c.packed != nil:
+		b = c.packed[((q-first)*z.all+z.s0)*bs:]
+	case z.inPlace:
+		b, bs = g.b[k0*g.ldb+n0:], g.ldb
+	default:
+		b = z.memory.part(0, steps*bs)
+		g.packPanel(b, n0, k0, z.numbers(g))
+	}
+	for p := z.p0; p < z.p1; p++ {
+		i0, i1 := g.row(p), g.row(p+1)
+		g.tile(i1-i0, n, steps, z.a[(i0-z.r0)*z.rs:], z.rs, z.ks, b, bs, c.c[i0*c.ldc+n0:], c.ldc, g.acc || z.s0 > 0)
+	}
+}
+
+// copiedLength is the length of a row of so many steps of A that is copied: rows do not begin on the same lines of the
+// cache, as rows of a power of two (in bytes) do.
+func (g *gemm) copiedLength(steps int) int { return (steps*g.stepA+15)&^15 + 16 }
+
+// copyA copies a block of A.
 func (g *gemm) copyA(s *scratch, a []float32, rows, kc int) (to []float32, rs, ks int) {
 	steps := g.steps(kc)
 	if g.ks == 1 {
-		ks = g.stepA
-		rs = (steps*ks+15)&^15 + 16
+		rs, ks = g.copiedLength(steps), g.stepA
 		to = s.part(1, rows*rs)
 		g.copyRows(to, rs, a, g.rs, rows, kc)
 		return to, rs, ks

@@ -288,6 +288,65 @@ func TestGemmRowsDoNotDependOnTheBatch(t *testing.T) {
 	})
 }
 
+// Several products of the same rows in one call are the bytes of a call each, and do not write beside their rows.
+func TestGemmPackedAllIsGemmPacked(t *testing.T) {
+	everyKind(t, func(t *testing.T, kind kind) {
+		r := generator(7)
+		for _, K := range []int{1, 40, 300, 1101} {
+			ns := []int{70, 1, 32, 205}
+			b, packed := make([][]float32, len(ns)), make([]Packed, len(ns))
+			for i, n := range ns {
+				b[i] = normal(r, n*K)
+				kind.pack(&packed[i], b[i], n, K, K)
+			}
+			for _, M := range []int{1, 2, 15, 29} {
+				lda := K + 3
+				a := normal(r, M*lda)
+				for count := 1; count <= len(ns); count++ {
+					var want [][]float32
+					for i, n := range ns[:count] {
+						want = append(want, make([]float32, M*n))
+						GemmPacked(M, a, lda, &packed[i], want[i], n, false)
+					}
+					for _, threads := range []int{1, 3} {
+						withThreads(threads, func() {
+							var products []Product
+							var checks []func(*testing.T)
+							for i, n := range ns[:count] {
+								c, check := guarded(M * n)
+								products, checks = append(products, Product{&packed[i], c}), append(checks, check)
+							}
+							GemmPackedAll(M, a, lda, products...)
+							for i := range products {
+								checks[i](t)
+								same(t, fmt.Sprintf("M=%d K=%d, %d threads: product %d of %d", M, K, threads, i, count), products[i].C, want[i])
+							}
+						})
+					}
+				}
+			}
+		}
+	})
+}
+
+func TestGemmPackedAllRefusesUnequalMatrices(t *testing.T) {
+	x := make([]float32, 64*64)
+	var p, short, other Packed
+	Pack(&p, x, 8, 64, 64)
+	Pack(&short, x, 8, 63, 64)
+	PackQ8(&other, x, 8, 64, 64)
+	for name, second := range map[string]*Packed{"another K": &short, "another kind": &other} {
+		t.Run(name, func(t *testing.T) {
+			defer func() {
+				if recover() == nil {
+					t.Error("did not panic")
+				}
+			}()
+			GemmPackedAll(2, x, 64, Product{&p, make([]float32, 16)}, Product{second, make([]float32, 16)})
+		})
+	}
+}
+
 // transposed is the rows×cols matrix x, stored cols×rows.
 func transposed(x []float32, rows, cols, ld int) []float32 {
 	y := make([]float32, rows*cols)
@@ -346,6 +405,9 @@ func TestGemmDoesNotAllocate(t *testing.T) {
 		calls := map[string]func(){
 			"GemmSerial": func() { GemmSerial(false, true, 128, 192, 192, a, 192, b, 192, c, 192, false) },
 			"GemmPacked": func() { GemmPacked(128, a, 192, &p, c, 192, false) },
+			"GemmPackedAll": func() {
+				GemmPackedAll(64, a, 192, Product{&p, c[:64*192]}, Product{&p, c[64*192:]})
+			},
 		}
 		if kind.gemm != nil {
 			calls["Gemm"] = func() { kind.gemm(false, true, 128, 192, 192, a, 192, b, 192, c, 192, false) }

@@ -18,19 +18,24 @@ import (
 	"strings"
 )
 
-// instructions names a set of vector instructions. Each has those before it, and the last that a CPU has is preferred.
+// instructions names a set of vector instructions. Each has those before it, but that bf16 lacks those of avx512vnni, and
+// the last that a CPU has is preferred.
 type instructions uint8
 
 const (
-	generic instructions = iota // Go loops
-	neon                        // Advanced SIMD, which every arm64 has, 4 lanes
-	avx2                        // AVX2 and FMA, 8 lanes
-	avx512                      // AVX-512 F, BW, DQ and VL, 16 lanes
-	bf16                        // AVX-512 BF16: as avx512, but for products of bfloat16
-	vnni                        // AVX-512 VNNI: as bf16, but for products of int8
+	generic    instructions = iota // Go loops
+	neon                           // Advanced SIMD, which every arm64 has, 4 lanes
+	avx2                           // AVX2 and FMA, 8 lanes
+	avx512                         // AVX-512 F, BW, DQ and VL, 16 lanes
+	avx512vnni                     // AVX-512 VNNI: as avx512, but for products of int8
+	bf16                           // AVX-512 BF16: as avx512, but for products of bfloat16
+	vnni                           // both
 )
 
-var levelNames = [...]string{"generic", "neon", "avx2", "avx512", "bf16", "vnni"}
+var levelNames = [...]string{"generic", "neon", "avx2", "avx512", "avx512vnni", "bf16", "vnni"}
+
+// hasVNNI reports whether products of int8 have instructions of their own.
+func (l instructions) hasVNNI() bool { return l == avx512vnni || l == vnni }
 
 func (l instructions) String() string { return levelNames[l] }
 
@@ -54,9 +59,10 @@ func choose(asked string, have []instructions) (instructions, error) {
 		asked, strings.Join(names, ", "))
 }
 
-// Level names the instructions in use: "generic", "avx2", "avx512", "bf16" or "vnni", or on arm64 "neon". It is the best
-// that the CPU has, unless the environment variable DNO_KERNEL names another. Results of different levels differ in the
-// last bits, but for these: from "avx512" on everything that is float32 is the same bytes, and from "bf16" on that is bfloat16.
+// Level names the instructions in use: "generic", "avx2", "avx512", "avx512vnni", "bf16" or "vnni", or on arm64 "neon". It
+// is the best that the CPU has, unless the environment variable DNO_KERNEL names another. Results of different levels
+// differ in the last bits, but for these: from "avx512" on everything that is float32 is the same bytes, from "bf16" on
+// what is bfloat16, and from "avx2" on products with weights of [PackQ8].
 func Level() string { return level.String() }
 
 // Levels names the levels that this build has on this CPU, "generic" first. The build tag purego leaves only that.

@@ -193,7 +193,7 @@ func TestFloat32IsTheSameFromAVX512On(t *testing.T) {
 
 func TestPeakCountsWhatItDoes(t *testing.T) {
 	everyLevel(t, func(t *testing.T) {
-		float := map[string]float64{"generic": 12, "neon": 48 * 4, "avx2": 48 * 8, "avx512": 48 * 16, "bf16": 48 * 16, "vnni": 48 * 16}[Level()]
+		float := map[string]float64{"generic": 12, "neon": 48 * 4, "avx2": 48 * 8, "avx512": 48 * 16, "avx512vnni": 48 * 16, "bf16": 48 * 16, "vnni": 48 * 16}[Level()]
 		lanes := map[Precision]float64{Float32: float, BFloat16: float}
 		if level >= bf16 {
 			lanes[BFloat16] *= 2

@@ -4,7 +4,7 @@ package kernel
 
 // peakInt8 is Peak for products of int8.
 func peakInt8(n int) float64 {
-	if level < vnni {
+	if !level.hasVNNI() {
 		return 0
 	}
 	peakVNNI(n)

@@ -33,8 +33,8 @@ func ParsePrecision(name string) (Precision, error) {
 
 // Level names the first level whose results in this precision are the same bytes as those of [Level].
 func (p Precision) Level() string {
-	if p == BFloat16 {
-		return min(level, bf16).String()
+	if p == BFloat16 && level >= bf16 {
+		return bf16.String()
 	}
 	return min(level, avx512).String()
 }

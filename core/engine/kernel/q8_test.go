@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"math"
+	"slices"
 	"testing"
 )
 
@@ -160,6 +161,9 @@ func TestQ8LevelsAgree(t *testing.T) {
 	}
 	for _, level := range Levels() {
 		near(t, level, results[level], wide(results["generic"]), 2e-7)
+		if first := "avx2"; slices.Contains(Levels(), first) && level != "generic" {
+			same(t, level+" and "+first, results[level], results[first])
+		}
 	}
 }
 

@@ -16,6 +16,7 @@ type isa struct {
 	name  string
 	w     int  // lanes
 	pairs bool // a lane holds two bfloat16, neighbours along k
+	dots  bool // has VPDPBUSD
 }
 
 var (

@@ -32,6 +32,8 @@ func main() {
 		v.rotate()
 		v.adamW()
 		v.round()
+		v.quantizedTiles()
+		v.quantize()
 		v.peak()
 	}
 	v := isa{name: "BF16", w: 16, pairs: true}
@@ -40,9 +42,8 @@ func main() {
 	v.pairRow()
 	v.pairRows()
 	v.peak()
-	v = isa{name: "VNNI", w: 16}
+	v = isa{name: "VNNI", w: 16, dots: true}
 	v.quantizedTiles()
-	v.quantize()
 	v.quantizedPeak()
 	Generate()
 }
