@@ -206,13 +206,13 @@ func fits(name string, x []float32, rows, cols, ld int) {
 // do cuts C into tasks, about four for each thread, and runs them. Where rows are many, so that several tasks need the
 // same columns of B, these are packed beforehand; else a task packs its own. A task copies its rows of A where the format
 // asks for that: what would double the smaller amount of work is cut first. Where B is packed, a few rows are copied
-// beforehand, once for all tasks.
+// beforehand, once for all tasks. Inside of a task of [Parallel] there are no threads to be had.
 func (g *gemm) do(concurrent bool) {
 	g.rowPanels = (g.M + g.tileRows() - 1) / g.tileRows()
 	g.rowsPerTask = min(g.rowPanels, blockRows/g.tileRows())
 	g.colsPerTask = g.colPanels
 	threads := runtime.GOMAXPROCS(0)
-	concurrent = concurrent && threads > 1 && g.M*g.N*g.K >= smallWork
+	concurrent = concurrent && threads > 1 && g.M*g.N*g.K >= smallWork && !crew.busy.Load()
 	var shared, copied *scratch
 	if size := g.colPanels * g.steps(g.K) * g.stepB; g.parts[0].packed == nil && g.rowPanels > g.rowsPerTask && size <= mostShared {
 		shared = borrow()

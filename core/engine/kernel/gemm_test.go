@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 )
 
@@ -289,6 +290,32 @@ func TestGemmRowsDoNotDependOnTheBatch(t *testing.T) {
 }
 
 // Several products of the same rows in one call are the bytes of a call each, and do not write beside their rows.
+// A matrix packed from its transpose is the same numbers in the same places.
+func TestPackTransposedIsPack(t *testing.T) {
+	r := generator(11)
+	for _, p := range []Precision{Float32, BFloat16} {
+		t.Run(p.String(), func(t *testing.T) {
+			everyLevel(t, func(t *testing.T) {
+				for _, s := range []struct{ N, K int }{{1, 1}, {31, 5}, {32, 16}, {33, 17}, {70, 1}, {96, 320}} {
+					b, ld := normal(r, s.N*s.K), s.N+r.IntN(4)
+					stored := make([]float32, s.K*ld)
+					for i := range s.N {
+						for k := range s.K {
+							stored[k*ld+i] = b[i*s.K+k]
+						}
+					}
+					var want, got Packed
+					p.Pack(&want, b, s.N, s.K, s.K)
+					p.PackTransposed(&got, stored[:(s.K-1)*ld+s.N], s.N, s.K, ld)
+					if got.N() != s.N || got.K() != s.K || !slices.EqualFunc(got.data, want.data, func(x, y float32) bool { return math.Float32bits(x) == math.Float32bits(y) }) {
+						t.Errorf("%d×%d: the packed numbers differ", s.N, s.K)
+					}
+				}
+			})
+		})
+	}
+}
+
 func TestGemmPackedAllIsGemmPacked(t *testing.T) {
 	everyKind(t, func(t *testing.T, kind kind) {
 		r := generator(7)

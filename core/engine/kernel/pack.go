@@ -36,24 +36,32 @@ func (p *Packed) Row(i int, dst []float32) {
 }
 
 // Pack fills p with b, stored N×K in rows of ldb (a weight matrix in y = x·Wᵀ). It reuses p's memory if that suffices.
-func Pack(p *Packed, b []float32, N, K, ldb int) { p.pack(&float32s, b, N, K, ldb) }
+func Pack(p *Packed, b []float32, N, K, ldb int) { p.pack(&float32s, b, N, K, ldb, true) }
 
-func (p *Packed) pack(f *format, b []float32, N, K, ldb int) {
-	if N > 0 && K > 0 {
-		fits("B", b, N, K, ldb)
-	}
+// PackTransposed is [Pack] of the transpose of what is stored: b is K×N, so that [GemmPacked] is A·b (as in dx = dy·W).
+func PackTransposed(p *Packed, b []float32, N, K, ldb int) { p.pack(&float32s, b, N, K, ldb, false) }
+
+// pack fills p from b, stored N×K, or K×N unless transposed.
+func (p *Packed) pack(f *format, b []float32, N, K, ldb int, transposed bool) {
 	panels := (N + panel - 1) / panel
 	size := f.steps(K) * f.stepB
 	p.format, p.n, p.k = f, N, K
 	p.data = grow(p.data, panels*size)
-	if K == 0 {
+	if N == 0 || K == 0 {
 		return
 	}
-	one := func(q int) {
-		n0 := q * panel
-		f.packTransposed(p.data[q*size:][:size], b[n0*ldb:], ldb, min(panel, N-n0), K)
+	one := f.packTransposed
+	across := ldb // from the first number of a panel to that of the next column
+	if transposed {
+		fits("B", b, N, K, ldb)
+	} else {
+		fits("B", b, K, N, ldb)
+		one, across = f.packRows, 1
 	}
-	inParallel(panels, N*K, one)
+	inParallel(panels, N*K, func(q int) {
+		n0 := q * panel
+		one(p.data[q*size:][:size], b[n0*across:], ldb, min(panel, N-n0), K)
+	})
 }
 
 // packTransposedGeneric is dst[k*32+i] = src[i*ld+k] for i < n, 0 for n ≤ i < 32.

@@ -56,3 +56,12 @@ func (p Precision) Pack(to *Packed, b []float32, N, K, ldb int) {
 	}
 	Pack(to, b, N, K, ldb)
 }
+
+// PackTransposed is [PackTransposed] or [PackBF16Transposed].
+func (p Precision) PackTransposed(to *Packed, b []float32, N, K, ldb int) {
+	if p == BFloat16 {
+		PackBF16Transposed(to, b, N, K, ldb)
+		return
+	}
+	PackTransposed(to, b, N, K, ldb)
+}
