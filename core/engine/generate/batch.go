@@ -39,8 +39,13 @@ func newQueue(g *Generator, reqs []Request, opt *Options, progress func(done int
 		r.prompt = max(r.prompt, n)
 		r.own = max(r.own, g.limit(n, opt)-1) // the last token is never read
 	}
-	q.batches = max(1, min(len(reqs)/minSlots, runtime.GOMAXPROCS(0)))
-	share := max(1, min((len(reqs)+q.batches-1)/q.batches, g.maxSlots))
+	threads := runtime.GOMAXPROCS(0)
+	q.batches = max(1, min(len(reqs)/minSlots, threads))
+	most := g.maxSlots
+	if g.packed.size() > g.maxShared {
+		q.batches, most = 1, g.maxSlots*threads
+	}
+	share := max(1, min((len(reqs)+q.batches-1)/q.batches, most))
 	c := &g.model.Config
 	own := c.Layers * kernel.CacheSize(r.own, c.KVHeads, c.HeadDim)
 	prompt := c.Layers * kernel.CacheSize(r.prompt, c.KVHeads, c.HeadDim)
@@ -121,8 +126,9 @@ func (q *queue) work(ctx context.Context) {
 // maxPrefill is how many tokens of prompts are read at once; a longer prompt is read alone.
 const maxPrefill = 512
 
-// A batch is the completions that one thread draws: each thread has its own, so that none waits for another, and so
-// few at a time that their keys and values stay in the processor's cache.
+// A batch is completions that are drawn together. Where the weights fit the processor's cache, each thread has a batch of
+// its own, so that none waits for another, and so few completions at a time that their keys and values stay in the cache.
+// Where each thread would read the weights from memory by itself, all threads work on one batch.
 type batch struct {
 	*queue
 	d *decoder
@@ -138,8 +144,10 @@ type batch struct {
 	group       int   // that a job was admitted of last; -1: its prompt is not held
 	held        int   // that prompt
 
-	logits []float32 // [rows whose tokens are chosen at once, V]
-	dist   distribution
+	logits    []float32 // [rows whose tokens are chosen at once, V]
+	choosing  []int     // slots of those rows
+	chooseOne func(i int)
+	scratch   distributions
 }
 
 // A slot's completion in the making.
@@ -150,6 +158,7 @@ type slot struct {
 	tokens   []int32
 	logProbs []float64
 	random   stream
+	ok       bool // the last choice was possible
 }
 
 // A prompt is held by each completion that continues it, and by the batch as long as others of its group may come.
@@ -167,6 +176,7 @@ func newBatch(q *queue) *batch {
 		prompts: make([]prompt, prompts), unread: make([]int, 0, prompts),
 		logits: make([]float32, max(1, min(slots, g.maxLogits/c.Vocab))*c.Vocab),
 	}
+	b.chooseOne = b.chooseRow
 	for i := range slots {
 		b.free = append(b.free, i)
 	}
@@ -271,6 +281,9 @@ func (b *batch) advance() {
 	}
 }
 
+// choiceWork is how many logits make it worth to choose tokens in several threads.
+const choiceWork = 1 << 15
+
 // extend gives every active slot its next token, and frees the slots whose completion has ended. It returns how many.
 func (b *batch) extend() (ended int, err error) {
 	active, v := b.active, b.g.model.Config.Vocab
@@ -279,9 +292,17 @@ func (b *batch) extend() (ended int, err error) {
 	for first := 0; first < len(active); first += rows {
 		n := min(rows, len(active)-first)
 		b.d.head(b.logits, first, n)
-		for i, at := range active[first : first+n] {
+		b.choosing = active[first : first+n]
+		if n*v < choiceWork {
+			for i := range n {
+				b.chooseRow(i)
+			}
+		} else {
+			kernel.Parallel(n, b.chooseOne)
+		}
+		for _, at := range b.choosing {
 			s := &b.making[at]
-			if !b.choose(s, b.logits[i*v:(i+1)*v]) {
+			if !s.ok {
 				return ended, fmt.Errorf("token %d of request %d: %w", len(s.tokens), s.request, ErrNotFinite)
 			}
 			if finish, end := b.g.ended(s.tokens, s.limit, b.opt); end {
@@ -297,23 +318,51 @@ func (b *batch) extend() (ended int, err error) {
 	return ended, nil
 }
 
+// chooseRow gives the slot of a row of logits its next token. Rows may be chosen side by side.
+func (b *batch) chooseRow(i int) {
+	v := b.g.model.Config.Vocab
+	d := b.scratch.take()
+	defer b.scratch.give(d)
+	s := &b.making[b.choosing[i]]
+	s.ok = b.choose(d, s, b.logits[i*v:(i+1)*v])
+}
+
 // choose appends the next token, drawn from its logits, and its log-probability. It reports false if the logits are
 // not finite.
-func (b *batch) choose(s *slot, logits []float32) bool {
-	sum := kernel.LogSumExp(logits)
-	if sum-sum != 0 { // a logit is NaN or +Inf, or all are −Inf
-		return false
-	}
+func (b *batch) choose(d *distribution, s *slot, logits []float32) bool {
 	u := 0.0
 	if b.opt.Temperature > 0 {
 		u = s.random.next()
 	}
-	id, ok := b.dist.draw(logits, [2][]int32{b.reqs[s.request].Prompt, s.tokens}, b.opt, u)
+	id, log, ok := d.draw(logits, [2][]int32{b.reqs[s.request].Prompt, s.tokens}, b.opt, u)
 	if ok {
 		s.tokens = append(s.tokens, id)
-		s.logProbs = append(s.logProbs, float64(logits[id])-float64(sum)) // as the graph's head computes it
+		s.logProbs = append(s.logProbs, float64(logits[id])-float64(log)) // as the graph's head computes it
 	}
 	return ok
+}
+
+// distributions are scratch for rows that are chosen side by side.
+type distributions struct {
+	sync.Mutex
+	free []*distribution
+}
+
+func (p *distributions) take() *distribution {
+	p.Lock()
+	defer p.Unlock()
+	if n := len(p.free); n > 0 {
+		d := p.free[n-1]
+		p.free = p.free[:n-1]
+		return d
+	}
+	return new(distribution)
+}
+
+func (p *distributions) give(d *distribution) {
+	p.Lock()
+	p.free = append(p.free, d)
+	p.Unlock()
 }
 
 func (b *batch) result(s *slot, finish Finish) Result {

@@ -35,6 +35,18 @@ func (p *packed) pack(m *model.Model) {
 	pack(&p.head, m.Head.W, c.Vocab, width, width)
 }
 
+// size is what a step reads of them, in bytes.
+func (p *packed) size() int {
+	n := p.head.Size()
+	for i := range p.layers {
+		l := &p.layers[i]
+		for _, m := range []*kernel.Packed{&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down} {
+			n += m.Size()
+		}
+	}
+	return n
+}
+
 // A decoder runs rows of tokens through the model. It keeps the keys and values of what went before: those of prompts,
 // and in slots those of completions, each of which continues a prompt.
 //

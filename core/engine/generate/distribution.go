@@ -1,7 +1,6 @@
 package generate
 
 import (
-	"cmp"
 	"math"
 	"slices"
 
@@ -14,52 +13,52 @@ type distribution struct {
 	w     []float64 // [V] weight of each id, 0 where it is filtered out, 1 for the largest logit
 	total float64   // sum of w in id order
 	top   []float64 // the TopK largest logits, a heap with the smallest in front
-	ids   []int32   // candidates of TopP
-	p     []float32 // of the model's own distribution
+	ids   []int32   // candidates of TopP, a heap with the most probable in front
+	e     []float32 // [V] exponentials of the model's own distribution
 }
 
-// draw returns the id at u of the distribution that the options make of a row of logits, which are finite or −Inf.
-// It reports false if they are so no more after the repetition penalty.
-func (d *distribution) draw(logits []float32, history [2][]int32, o *Options, u float64) (id int32, ok bool) {
-	switch {
-	case o.RepetitionPenalty == 1 && o.Temperature == 0:
-		return largest(logits), true
-	case o.RepetitionPenalty == 1 && o.Temperature == 1 && o.TopK == 0 && o.TopP == 1 && o.MinP == 0:
-		d.p = append(d.p[:0], logits...)
-		kernel.Softmax(d.p)
-		return at(d.p, u), true
+// draw returns the id at u of the distribution that the options make of a row of logits, and the logarithm of the sum of
+// their exponentials. It reports false if the logits are not finite or −Inf, or no more so after the repetition penalty.
+func (d *distribution) draw(logits []float32, history [2][]int32, o *Options, u float64) (id int32, log float32, ok bool) {
+	if o.own() { // one pass of exponentials, and one to find the place
+		d.e = slices.Grow(d.e[:0], len(logits))[:len(logits)]
+		var sum float32
+		if log, sum = kernel.LogSumExpTo(d.e, logits); log-log != 0 {
+			return 0, log, false
+		}
+		return at(d.e, 1/sum, u), log, true
+	}
+	if log = kernel.LogSumExp(logits); log-log != 0 { // a logit is NaN or +Inf, or all are −Inf
+		return 0, log, false
+	}
+	if o.RepetitionPenalty == 1 && o.Temperature == 0 {
+		return int32(kernel.Largest(logits)), log, true
 	}
 	if !fill(d, logits, history, o) {
-		return 0, false
+		return 0, log, false
 	}
-	return d.pick(u), true
+	return d.pick(u), log, true
 }
 
-// largest returns the first index of the largest of x, which has no NaN.
-func largest(x []float32) int32 {
-	best := 0
-	for i, v := range x {
-		if v > x[best] {
-			best = i
-		}
-	}
-	return int32(best)
+// own reports whether tokens are drawn from the model's own distribution.
+func (o *Options) own() bool {
+	return o.RepetitionPenalty == 1 && o.Temperature == 1 && o.TopK == 0 && o.TopP == 1 && o.MinP == 0
 }
 
-// at is pick for weights in float32. It sums the four quarters side by side: one sum
+// at is pick for the weights w[i]·scale in float32. It sums the four quarters side by side: one sum
 // over all would wait for each addition in turn.
-func at(w []float32, u float64) int32 {
+func at(w []float32, scale float32, u float64) int32 {
 	n := len(w) / 4
 	a, b, c, d := w[:n], w[n:2*n], w[2*n:3*n], w[3*n:]
 	var sums [4]float64
 	for i := range n {
-		sums[0] += float64(a[i])
-		sums[1] += float64(b[i])
-		sums[2] += float64(c[i])
-		sums[3] += float64(d[i])
+		sums[0] += float64(float32(a[i] * scale))
+		sums[1] += float64(float32(b[i] * scale))
+		sums[2] += float64(float32(c[i] * scale))
+		sums[3] += float64(float32(d[i] * scale))
 	}
 	for _, v := range d[n:] {
-		sums[3] += float64(v)
+		sums[3] += float64(float32(v * scale))
 	}
 	target := u * (sums[0] + sums[1] + sums[2] + sums[3])
 	for q, x := range [4][]float32{a, b, c, d} {
@@ -69,13 +68,13 @@ func at(w []float32, u float64) int32 {
 		}
 		sum := 0.0
 		for i, v := range x { // ends inside: the additions are those that made sums[q]
-			if sum += float64(v); sum > target {
+			if sum += float64(float32(v * scale)); sum > target {
 				return int32(q*n + i)
 			}
 		}
 	}
 	last := len(w) - 1 // no sum exceeds u·total, by rounding
-	for last > 0 && w[last] == 0 {
+	for last > 0 && w[last]*scale == 0 {
 		last--
 	}
 	return int32(last)
@@ -183,7 +182,7 @@ func (d *distribution) kth(x []float64, k int) float64 {
 // below p; at least one stays.
 func (d *distribution) nucleus(p float64) {
 	// Weights below (1−p)·total/V have less than (1−p)·total between them all, so none of them can be
-	// in the nucleus and only the others need sorting. Half of it leaves room for rounding.
+	// in the nucleus. Half of it leaves room for rounding.
 	least := 0.5 * (1 - p) * d.total / float64(len(d.w))
 	d.ids = d.ids[:0]
 	for i, w := range d.w {
@@ -191,17 +190,39 @@ func (d *distribution) nucleus(p float64) {
 			d.ids = append(d.ids, int32(i))
 		}
 	}
-	slices.SortFunc(d.ids, func(a, b int32) int {
-		return cmp.Or(cmp.Compare(d.w[b], d.w[a]), cmp.Compare(a, b))
-	})
-	before, n := 0.0, 0
-	for n < len(d.ids) && (n == 0 || before < p*d.total) {
-		before += d.w[d.ids[n]]
-		n++
+	for i := len(d.ids)/2 - 1; i >= 0; i-- {
+		d.sink(i)
 	}
-	last := d.ids[n-1]
+	before, last := 0.0, int32(0)
+	for first := true; len(d.ids) > 0 && (first || before < p*d.total); first = false { // only these are put in order
+		last = d.ids[0]
+		before += d.w[last]
+		end := len(d.ids) - 1
+		d.ids[0], d.ids = d.ids[end], d.ids[:end]
+		d.sink(0)
+	}
 	least = d.w[last]
 	d.keep(func(id int32, w float64) bool { return w > least || w == least && id <= last })
+}
+
+// sink makes ids a heap again whose element i may be too far in front.
+func (d *distribution) sink(i int) {
+	ids := d.ids
+	before := func(a, b int32) bool { return d.w[a] > d.w[b] || d.w[a] == d.w[b] && a < b }
+	for {
+		c := 2*i + 1
+		if c >= len(ids) {
+			return
+		}
+		if c+1 < len(ids) && before(ids[c+1], ids[c]) {
+			c++
+		}
+		if !before(ids[c], ids[i]) {
+			return
+		}
+		ids[i], ids[c] = ids[c], ids[i]
+		i = c
+	}
 }
 
 // keep zeroes the weights that pass reports false for, and sums the others anew.

@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+
+	"github.com/dno-project/dno/core/engine/kernel"
 )
 
 // TestGoldenSampling holds the filters against transformers' logits processors: the same support,
@@ -212,7 +214,7 @@ func TestDrawIsFillAndPick(t *testing.T) {
 					t.Fatal("fill refused finite logits")
 				}
 				for _, u := range []float64{0, 0.1, r.Float64(), r.Float64(), r.Float64(), 0.9, 1 - 0x1p-53} {
-					got, ok := short.draw(logits, [2][]int32{}, &o, u)
+					got, _, ok := short.draw(logits, [2][]int32{}, &o, u)
 					low, high := general.pick(max(0, u-1e-6)), general.pick(min(1-0x1p-53, u+1e-6))
 					if !ok || got < low || got > high || general.w[got] == 0 {
 						t.Fatalf("%s: draw(%v, %v) = %d, %v; want %d … %d", name, logits, u, got, ok, low, high)
@@ -223,10 +225,31 @@ func TestDrawIsFillAndPick(t *testing.T) {
 	}
 }
 
+// TestDrawIsOfTheSoftmax pins the draws of the model's own distribution, bit for bit: part of a run's record.
+func TestDrawIsOfTheSoftmax(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 2))
+	o, d := DefaultOptions(1), new(distribution)
+	for _, v := range []int{1, 3, 4, 61, 392, 5000} {
+		for range 300 {
+			logits := make([]float32, v)
+			for i := range logits {
+				logits[i] = float32(3 * r.NormFloat64())
+			}
+			p := slices.Clone(logits)
+			kernel.Softmax(p)
+			u := r.Float64()
+			id, log, ok := d.draw(logits, [2][]int32{}, &o, u)
+			if want := at(p, 1, u); id != want || !ok || log != kernel.LogSumExp(logits) {
+				t.Fatalf("%d logits, u = %v: id %d, log %v, %v; want id %d, log %v", v, u, id, log, ok, want, kernel.LogSumExp(logits))
+			}
+		}
+	}
+}
+
 func TestDrawReportsLogitsThatAreFiniteNoMore(t *testing.T) {
 	o := DefaultOptions(1)
 	o.RepetitionPenalty = 1e-300 // 1e30/1e-300 = +Inf
-	if _, ok := new(distribution).draw([]float32{1e30, 0}, [2][]int32{{0}}, &o, 0.5); ok {
+	if _, _, ok := new(distribution).draw([]float32{1e30, 0}, [2][]int32{{0}}, &o, 0.5); ok {
 		t.Error("a logit of +Inf was drawn from")
 	}
 }

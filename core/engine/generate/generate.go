@@ -62,9 +62,10 @@ type Generator struct {
 	packed  packed
 	version uint64 // of the weights that are packed; 0 is none
 
-	maxSlots  int // completions that a thread decodes at once
+	maxSlots  int // completions at once, for each thread
 	maxCache  int // numbers in the cache of all threads; one completion each may need more
 	maxLogits int // numbers in the logits of the rows whose tokens are chosen at once; one row may need more
+	maxShared int // bytes of packed weights up to which each thread has a batch of its own
 }
 
 // New returns a generator that ends a completion at any of the ids in eos. The text of completions comes
@@ -74,12 +75,17 @@ func New(m *model.Model, eos []int32, decode func([]int32) string) *Generator {
 	return &Generator{model: m, eos: eos, decode: decode,
 		// Of 28 rows, two tiles of the kernels' are full. The more rows, the more memory their caches take:
 		// with 256 slots, decoding took twice as long.
-		maxSlots: 28, maxCache: 1 << 27 /* 512 MiB */, maxLogits: 1 << 22 /* 16 MiB */}
+		maxSlots: 28, maxCache: 1 << 27, /* 512 MiB */
+		maxLogits: 1 << 24, /* 64 MiB: the head of a large vocabulary is read once for all rows */
+		// The cache that processors' cores share is often 16 to 32 MiB. Weights that fit it are read from there by each
+		// thread at its own pace; larger ones come from memory, which is as fast for one thread as for all.
+		maxShared: 24 << 20}
 }
 
 // Generate draws one completion for each request, in their order.
 //
-// Each thread decodes a batch of its own. Requests of equal prompts stay together in one, which reads the
+// Each thread decodes a batch of its own while the packed weights are at most 24 MiB; all threads decode one batch of
+// larger ones. Requests of equal prompts stay together in one, which reads the
 // prompt once. A completion that ends leaves at once and the next request takes its place. After each step that
 // ended any, progress is told how many have ended, by one goroutine at a time; it may be nil.
 //

@@ -273,6 +273,42 @@ func TestSamplesFollowTheModel(t *testing.T) {
 	}
 }
 
+// Large weights are read by all threads for one batch, small ones by each thread for its own: the bytes are the same.
+func TestLargeWeightsAreReadForOneBatch(t *testing.T) {
+	m := small(t, func(c *model.Config) { c.Vocab = 3000 }) // so many that tokens are chosen in several threads
+	for name, o := range map[string]Options{"the model's distribution": DefaultOptions(12), "a nucleus": {
+		RepetitionPenalty: 1.2, Temperature: 0.9, TopP: 0.8, MaxTokens: 12}} {
+		t.Run(name, func(t *testing.T) {
+			reqs := mixed(70, m.Config.Vocab)
+			var want []Result
+			for _, threads := range []int{1, 2, 7} {
+				func() {
+					defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(threads))
+					for _, large := range []bool{false, true} {
+						g := New(m, []int32{3}, nil)
+						g.packed.pack(m)
+						batches, slots := min(threads, 70/minSlots), min(28, (70+threads-1)/threads)
+						if g.maxShared = g.packed.size(); large {
+							g.maxShared--
+							batches, slots = 1, min(28*threads, 70)
+						}
+						if q := newQueue(g, reqs, &o, nil); q.batches != batches || q.room.slots != slots {
+							t.Errorf("%d threads, large %v: %d batches of %d, want %d of %d", threads, large, q.batches, q.room.slots, batches, slots)
+						}
+						got := draw(t, g, reqs, o)
+						if want == nil {
+							want = got
+						}
+						if !reflect.DeepEqual(got, want) {
+							t.Errorf("%d threads, large %v: results differ", threads, large)
+						}
+					}
+				}()
+			}
+		})
+	}
+}
+
 func TestACompletionEnds(t *testing.T) {
 	m := small(t, nil)
 	prompt := []int32{7, 7, 2}

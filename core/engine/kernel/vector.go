@@ -24,19 +24,54 @@ func Softmax(x []float32) {
 // LogSumExp is log Σ exp(x[i]) for one row, computed as max + log Σ exp(x[i]-max). It is -Inf for an empty row and
 // for a row of -Inf, +Inf if an entry is, NaN if one is.
 func LogSumExp(x []float32) float32 {
-	if len(x) == 0 {
-		return float32(math.Inf(-1))
-	}
-	m := maximum(x)
-	if math.IsInf(float64(m), 0) {
-		for _, v := range x {
-			if v != v {
-				return v
-			}
-		}
+	m, finite := finiteMax(x)
+	if !finite {
 		return m
 	}
 	return m + float32(math.Log(float64(sumExp(x, m))))
+}
+
+// LogSumExpTo is [LogSumExp], to the bit, that keeps what it adds up: dst[i] = exp(x[i]-max), and their sum. Where the
+// result is not finite, neither means anything. dst may be x.
+func LogSumExpTo(dst, x []float32) (log, sum float32) {
+	m, finite := finiteMax(x)
+	if !finite {
+		return m, 0
+	}
+	sum = expShift(dst[:len(x)], x, m, 1)
+	return m + float32(math.Log(float64(sum))), sum
+}
+
+// finiteMax returns the largest of x, or what LogSumExp is without a sum.
+func finiteMax(x []float32) (m float32, finite bool) {
+	if len(x) == 0 {
+		return float32(math.Inf(-1)), false
+	}
+	m = maximum(x)
+	if !math.IsInf(float64(m), 0) {
+		return m, true
+	}
+	for _, v := range x {
+		if v != v {
+			return v, false
+		}
+	}
+	return m, false
+}
+
+// Largest returns the first index of the largest of x, which has an element and no NaN.
+func Largest(x []float32) int {
+	const block = 1024
+	best, at := float32(math.Inf(-1)), 0
+	for i := 0; i < len(x); i += block {
+		if m := maximum(x[i:min(i+block, len(x))]); m > best {
+			best, at = m, i
+		}
+	}
+	for x[at] < best {
+		at++
+	}
+	return at
 }
 
 // Dot is Σ x[i]·y[i], in an order that depends on the length only. y is at least as long as x.

@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"math"
+	"slices"
 	"testing"
 )
 
@@ -179,6 +180,64 @@ func TestSumSquaresKeepsWhatFloat32Loses(t *testing.T) {
 		}
 		if got, want := SumSquares([]float32{3e38, 0}), float64(float32(3e38))*float64(float32(3e38)); got != want {
 			t.Errorf("SumSquares = %v, want %v", got, want)
+		}
+	})
+}
+
+// LogSumExpTo is LogSumExp, and what it keeps is Softmax but for the last product.
+func TestLogSumExpToIsLogSumExp(t *testing.T) {
+	everyLevel(t, func(t *testing.T) {
+		r := generator(12)
+		inf, nan := float32(math.Inf(1)), float32(math.NaN())
+		rows := [][]float32{nil, {inf}, {-inf, -inf}, {1, nan}, {nan, 1}, {-inf, nan}, {inf, 2, nan}, {-inf, 3}}
+		for n := 1; n < 300; n++ {
+			rows = append(rows, normal(r, n))
+		}
+		rows = append(rows, normal(r, 5000))
+		for _, x := range rows {
+			want := LogSumExp(x)
+			dst, check := guarded(len(x))
+			log, sum := LogSumExpTo(dst, x)
+			check(t)
+			if log != want && (log == log || want == want) {
+				t.Fatalf("of %d numbers %v, LogSumExp %v", len(x), log, want)
+			}
+			if log-log == 0 {
+				p := slices.Clone(x)
+				Softmax(p)
+				Scale(1/sum, dst)
+				same(t, "p", dst, p)
+			}
+		}
+	})
+}
+
+func TestLargestIsTheFirstOfTheLargest(t *testing.T) {
+	everyLevel(t, func(t *testing.T) {
+		r := generator(13)
+		inf := float32(math.Inf(-1))
+		for _, n := range []int{1, 2, 17, 1023, 1024, 1025, 5000} {
+			for range 20 {
+				x := normal(r, n)
+				for i := range x { // many are equal
+					x[i] = float32(math.Round(float64(x[i])))
+					if r.IntN(4) == 0 {
+						x[i] = inf
+					}
+				}
+				want := 0
+				for i, v := range x {
+					if v > x[want] {
+						want = i
+					}
+				}
+				if got := Largest(x); got != want {
+					t.Fatalf("of %d numbers %d, want %d", n, got, want)
+				}
+			}
+		}
+		if got := Largest([]float32{inf, inf}); got != 0 {
+			t.Errorf("of equals %d, want 0", got)
 		}
 	})
 }
