@@ -24,7 +24,8 @@ const (
 
 // base is what base.json holds.
 type base struct {
-	Fingerprint string `json:"fingerprint"` // of the frozen weights; see [Engine.Fingerprint]
+	Fingerprint string `json:"fingerprint"`    // of the frozen weights; see [Engine.Fingerprint]
+	Held        string `json:"held,omitempty"` // in which format; "": float32
 }
 
 // ErrOtherBase says that an adapter was trained on other weights than the model's.
@@ -106,6 +107,24 @@ func (e *Engine) loadAdapter(fsys fs.FS, dir string) error {
 	}
 	e.adapted(sum)
 	return nil
+}
+
+// AdapterHeld returns in which format training held the weights below the adapter of a directory; see [Engine.HoldBase].
+func AdapterHeld(fsys fs.FS, dir string) (string, error) {
+	data, err := fs.ReadFile(fsys, path.Join(dir, baseFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return HeldFloat32, nil
+	} else if err != nil {
+		return "", err
+	}
+	var b base
+	if err := json.Unmarshal(data, &b); err != nil {
+		return "", fmt.Errorf("read %s: %w", baseFile, err)
+	}
+	if b.Held == "" {
+		return HeldFloat32, nil
+	}
+	return b.Held, nil
 }
 
 func sameBase(data []byte, sum string) error {
@@ -195,7 +214,7 @@ func (e *Engine) adapterFiles() (map[string][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	of, err := json.MarshalIndent(base{e.baseSum}, "", "  ")
+	of, err := json.MarshalIndent(base{e.baseSum, e.held}, "", "  ")
 	return map[string][]byte{adapterConfigFile: append(config, '\n'), baseFile: append(of, '\n')}, err
 }
 
@@ -225,6 +244,24 @@ func (e *Engine) checkpointAdapter(dir string) (*weights.File, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
+}
+
+// Memory returns the bytes of the weights and, of those that are trained, of gradients and the optimizer's state: without
+// activations and the copy that is packed for sampling.
+func (e *Engine) Memory() (bytes int) {
+	const float = 4
+	for _, p := range e.model.Trainable().All {
+		bytes += 4 * float * len(p.W)
+	}
+	if e.model.Adapter() == nil {
+		return bytes
+	}
+	for _, p := range e.model.Params().All {
+		if bytes += float * len(p.W); p.Held != nil {
+			bytes += p.Held.Bytes()
+		}
+	}
+	return bytes
 }
 
 // put writes files into a directory in the making.

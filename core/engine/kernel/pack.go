@@ -17,6 +17,9 @@ func (p *Packed) N() int { return p.n }
 // K is the number of columns of the packed matrix.
 func (p *Packed) K() int { return p.k }
 
+// Bytes is the memory that the numbers take.
+func (p *Packed) Bytes() int { return 4 * len(p.data) }
+
 // Row writes to dst, of length K, the numbers that the products take for row i: the row that was packed, rounded.
 func (p *Packed) Row(i int, dst []float32) {
 	dst = dst[:p.k]
