@@ -81,7 +81,7 @@ func (a *app) plan(ctx context.Context, in setup) error {
 	if err != nil {
 		return err
 	}
-	f := forecast{Iterations: []iterationForecast{}, Measured: m, MemoryBytes: parameters(s.policy.engine) * 4 * 4}
+	f := forecast{Iterations: []iterationForecast{}, Measured: m, MemoryBytes: s.policy.engine.Memory()}
 	perPolicy := 2 * (len(s.prompts.validation) + len(s.prompts.test)) // greedy and T=1
 	completions := perPolicy
 	for i, plan := range plans {

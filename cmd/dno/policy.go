@@ -21,14 +21,14 @@ import (
 // policy fits the engine, which knows tokens, to the loop's Policy, which knows texts.
 type policy struct{ engine *engine.Engine }
 
-// loadModel reads a Hugging Face model directory, or an embedded model.
+// loadModel reads a Hugging Face model directory, an adapter's with what it is an adapter of, or an embedded model. The
+// weights below an adapter are held as in its training, so that the model says the same.
 func loadModel(ref, from string) (*engine.Engine, error) {
-	fsys, dir, err := openRef(ref, from)
+	e, held, err := loadUnder(ref, from, maxAdapters)
 	if err != nil {
 		return nil, err
 	}
-	e, err := engine.Load(fsys, dir)
-	if err != nil {
+	if err := e.HoldBase(held); err != nil {
 		return nil, modelError(ref, err)
 	}
 	return e, nil
@@ -55,7 +55,7 @@ func modelError(ref string, err error) error {
 	case errors.Is(err, engine.ErrNoModel), errors.Is(err, fs.ErrNotExist):
 		return sdk.Errorf(sdk.CodeUsage, "open model %q: %w", ref, err).
 			WithHint("model = a Hugging Face directory (config.json, *.safetensors, tokenizer.json), or %q", embeddedModel)
-	case errors.Is(err, model.ErrFamily), errors.Is(err, tokenizer.ErrTemplate):
+	case errors.Is(err, model.ErrFamily), errors.Is(err, tokenizer.ErrTemplate), adapterError(err):
 		return sdk.Errorf(sdk.CodeUsage, "open model %q: %w", ref, err)
 	}
 	return sdk.Errorf(sdk.CodeCorrupt, "open model %q: %w", ref, err)

@@ -223,11 +223,14 @@ func (a *app) prepare(s setup) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	engine, err := loadModel(e.Model, s.src.dir)
+	engine, err := loadWhole(e.Model, s.src.dir)
 	if err != nil {
 		return nil, err
 	}
 	if err := setPrecision(engine, e.Precision); err != nil {
+		return nil, err
+	}
+	if err := addAdapter(engine, e, s.src.dir); err != nil {
 		return nil, err
 	}
 	return &session{script: loaded, policy: &policy{engine}, prompts: prompts, dir: s.src.dir}, nil
@@ -236,7 +239,7 @@ func (a *app) prepare(s setup) (*session, error) {
 // pins are what the run depends on, but for its plugins, which are not open yet.
 func (s *session) pins() (map[string]string, error) {
 	pins := map[string]string{
-		"kernel": s.policy.engine.Model().Precision().Level(), "script": s.script.Hash(), "model": s.policy.Fingerprint(),
+		"kernel": s.policy.engine.Level(), "script": s.script.Hash(), "model": s.policy.Fingerprint(),
 	}
 	if v := versionString(); v != unknownVersion { // which says nothing of the code
 		pins["version"] = v

@@ -72,7 +72,7 @@ func (a *app) sft(ctx context.Context, f fineTuning) error {
 	if !(f.lr >= 0) || math.IsInf(f.lr, 0) {
 		return sdk.Errorf(sdk.CodeUsage, "fine-tune: the learning rate is %v, want a finite number of at least 0", f.lr)
 	}
-	if err := replaceable(f.out); err != nil {
+	if err := replaceable("fine-tune", f.out); err != nil {
 		return err
 	}
 	e, err := openOrNew(f.model, f.seed)
@@ -113,21 +113,21 @@ func (a *app) sft(ctx context.Context, f fineTuning) error {
 }
 
 // replaceable refuses to put a model where something else lies: saving replaces the whole folder.
-func replaceable(out string) error {
+func replaceable(doing, out string) error {
 	entries, err := os.ReadDir(out)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		if _, err := os.Stat(filepath.Dir(out)); err != nil {
-			return sdk.Errorf(sdk.CodeUsage, "fine-tune: look at the folder of --out %s: %w", out, err).WithHint("make it first")
+			return sdk.Errorf(sdk.CodeUsage, "%s: look at the folder of the output %s: %w", doing, out, err).WithHint("make it first")
 		}
 		return nil
 	case err != nil:
-		return sdk.Errorf(sdk.CodeUsage, "fine-tune: look at --out: %w", err).WithHint("name a folder that is not there yet")
+		return sdk.Errorf(sdk.CodeUsage, "%s: look at the output: %w", doing, err).WithHint("name a folder that is not there yet")
 	case len(entries) == 0:
 		return nil
 	}
 	if _, err := os.Stat(filepath.Join(out, "config.json")); err != nil {
-		return sdk.Errorf(sdk.CodeUsage, "fine-tune: --out %s is no model: it holds %s, and all of it would be replaced", out, entries[0].Name()).
+		return sdk.Errorf(sdk.CodeUsage, "%s: the output %s is no model: it holds %s, and all of it would be replaced", doing, out, entries[0].Name()).
 			WithHint("name a folder that is not there yet")
 	}
 	return nil
@@ -172,12 +172,12 @@ func (a *app) fineTune(ctx context.Context, e *engine.Engine, seqs []engine.Sequ
 // openOrNew reads a model, or draws fresh weights for a directory that has none.
 func openOrNew(dir string, seed uint64) (*engine.Engine, error) {
 	if strings.HasPrefix(dir, embedded) {
-		return loadModel(dir, ".")
+		return loadWhole(dir, ".")
 	}
 	found, _ := filepath.Glob(filepath.Join(dir, "*.safetensors"))
 	text, err := os.ReadFile(filepath.Join(dir, "config.json"))
 	if len(found) > 0 || err != nil {
-		return loadModel(dir, ".")
+		return loadWhole(dir, ".")
 	}
 	config, err := model.ParseConfig(text)
 	if err != nil {

@@ -42,6 +42,9 @@ type state struct {
 // tokenizer's files, which transformers loads, and with Optimizer also optimizer.safetensors and
 // state.json; last a manifest of them all. What stood at dir is replaced.
 //
+// Of an engine with an adapter it writes that alone: adapter_config.json and adapter_model.safetensors, which PEFT loads,
+// and base.json with the fingerprint of the frozen weights, in place of config.json and model.safetensors.
+//
 // Errors: [ErrNotFinite] for weights that no training or sampling can go on from; nothing is written then.
 func (e *Engine) Save(dir string, o SaveOptions) error {
 	e.mu.Lock()
@@ -52,7 +55,7 @@ func (e *Engine) Save(dir string, o SaveOptions) error {
 	case o.Optimizer && o.BF16:
 		return fmt.Errorf("save the model to %s: rounded weights and an optimizer's state do not go together", dir)
 	}
-	for _, p := range e.model.Params().All {
+	for _, p := range e.model.Trainable().All {
 		if notFinite([]float64{kernel.SumSquares(p.W)}) >= 0 {
 			return fmt.Errorf("save the model to %s: tensor %s: %w", dir, p.Name, ErrNotFinite)
 		}
@@ -68,7 +71,7 @@ func (e *Engine) Save(dir string, o SaveOptions) error {
 
 // size is what a directory takes, without headers.
 func (e *Engine) size(o SaveOptions) (bytes int) {
-	for _, p := range e.model.Params().All {
+	for _, p := range e.model.Trainable().All {
 		n := len(p.W)
 		switch {
 		case o.Optimizer:
@@ -92,24 +95,32 @@ func (e *Engine) write(dir string, o SaveOptions) error {
 	if o.BF16 {
 		dtype, spelled = weights.BF16, "bfloat16"
 	}
-	config, err := e.model.Config.JSON(spelled)
-	if err != nil {
-		return err
-	}
 	files := maps.Clone(e.files)
 	maps.Copy(files, o.Files)
-	files["config.json"] = append(config, '\n')
+	tensors := weightsFile
+	if e.model.Adapter() != nil {
+		adapter, err := e.adapterFiles()
+		if err != nil {
+			return err
+		}
+		maps.Copy(files, adapter)
+		tensors = adapterFile
+	} else {
+		config, err := e.model.Config.JSON(spelled)
+		if err != nil {
+			return err
+		}
+		files["config.json"] = append(config, '\n')
+	}
 	if o.Optimizer {
 		if err := e.writeOptimizer(dir); err != nil {
 			return err
 		}
 	}
-	for name, data := range files {
-		if err := fsx.Put(filepath.Join(dir, name), data); err != nil {
-			return err
-		}
+	if err := put(dir, files); err != nil {
+		return err
 	}
-	if err := weights.Write(filepath.Join(dir, weightsFile), e.model.Tensors(dtype), nil); err != nil {
+	if err := weights.Write(filepath.Join(dir, tensors), e.model.Tensors(dtype), nil); err != nil {
 		return err
 	}
 	return fsx.Seal(dir)
@@ -135,10 +146,11 @@ func (e *Engine) writeOptimizer(dir string) error {
 }
 
 // Restore replaces the weights by those of a checkpoint of the same shape. The optimizer goes on where
-// the checkpoint's stopped; where it has none, the optimizer has to be started again.
+// the checkpoint's stopped; where it has none, the optimizer has to be started again. An engine with an adapter takes a
+// checkpoint of an adapter of the same kind over the same weights.
 //
 // Errors: [fsx.ErrDamaged], with the file whose content is not what the checkpoint's manifest says; [ErrNoModel];
-// one naming the tensor that is missing or of another shape. After an error the weights are as they were,
+// [ErrOtherBase]; one naming the tensor that is missing or of another shape. After an error the weights are as they were,
 // unless reading the disk itself failed half way.
 func (e *Engine) Restore(dir string) error {
 	e.mu.Lock()
@@ -158,36 +170,52 @@ func (e *Engine) restore(dir string) error {
 	} else if err != nil {
 		return err
 	}
-	data, err := os.ReadFile(filepath.Join(dir, "config.json"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%w: it has no config.json", ErrNoModel)
-	} else if err != nil {
-		return err
+	open, read := e.checkpointModel, e.model.Read
+	if e.model.Adapter() != nil {
+		open, read = e.checkpointAdapter, e.model.ReplaceAdapter
 	}
-	c, err := model.ParseConfig(data)
-	if err != nil {
-		return err
-	}
-	f, err := weights.Open(dir)
+	f, err := open(dir)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if err := e.model.Fits(f); err != nil {
-		return err
-	}
-	if !reflect.DeepEqual(c, e.model.Config) {
-		return fmt.Errorf("its config.json is of another model: %+v, want %+v", c, e.model.Config)
-	}
 	solver, settings, err := e.readOptimizer(dir)
 	if err != nil {
 		return err
 	}
-	if err := e.model.Read(f); err != nil {
+	if err := read(f); err != nil {
 		return err
 	}
 	e.solver, e.optimizer = solver, settings
 	return nil
+}
+
+// checkpointModel opens the weights of a verified checkpoint and compares them with the engine's.
+func (e *Engine) checkpointModel(dir string) (*weights.File, error) {
+	data, err := os.ReadFile(filepath.Join(dir, "config.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Stat(filepath.Join(dir, adapterConfigFile)); err == nil {
+			return nil, fmt.Errorf("%w: it has no config.json but an adapter, and the policy is a whole model", ErrNoModel)
+		}
+		return nil, fmt.Errorf("%w: it has no config.json", ErrNoModel)
+	} else if err != nil {
+		return nil, err
+	}
+	c, err := model.ParseConfig(data)
+	if err != nil {
+		return nil, err
+	}
+	f, err := weights.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := e.model.Fits(f); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	if !reflect.DeepEqual(c, e.model.Config) {
+		return nil, errors.Join(fmt.Errorf("its config.json is of another model: %+v, want %+v", c, e.model.Config), f.Close())
+	}
+	return f, nil
 }
 
 // readOptimizer returns a solver in the state that dir holds, or nil where it holds none.

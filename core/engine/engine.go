@@ -55,6 +55,9 @@ type Engine struct {
 	solver    *graph.Solver // nil until the optimizer is started
 	optimizer OptimizerConfig
 
+	baseSum string // fingerprint of the frozen weights below an adapter; "" without one
+	held    string // in which format those are held; "": float32
+
 	trainRows int // rows of a training batch that fit the memory kept for activations
 }
 
@@ -169,10 +172,14 @@ func (e *Engine) readSideFiles(fsys fs.FS) error {
 }
 
 // SetPrecision makes all products with weights round their factors as p says, from the next call on. A new engine's are
-// float32. Weights, gradients and the optimizer's state are float32 in any precision.
+// float32. Weights, gradients and the optimizer's state are float32 in any precision. Over weights held in bfloat16
+// products stay bfloat16; see [Engine.HoldBase].
 func (e *Engine) SetPrecision(p kernel.Precision) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.held == HeldBFloat16 {
+		return
+	}
 	e.model.SetPrecision(p)
 	e.score, e.train = nil, nil
 }
@@ -215,13 +222,21 @@ func (e *Engine) Generate(ctx context.Context, reqs []generate.Request, opt gene
 	return results, err
 }
 
-// Fingerprint returns the sha256, in hex, of every parameter's name, shape and values.
+// Fingerprint returns the sha256, in hex, of every parameter's name, shape and values. With an adapter it is of the
+// fingerprint of the frozen weights, as they were read, and then of the adapter's parameters.
 func (e *Engine) Fingerprint() string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	return e.fingerprint()
+}
+
+func (e *Engine) fingerprint() string {
 	h := sha256.New()
 	var buf []byte
-	for _, p := range e.model.Params().All {
+	if e.baseSum != "" {
+		fmt.Fprintf(h, "base %s\n", e.baseSum)
+	}
+	for _, p := range e.model.Trainable().All {
 		fmt.Fprintf(h, "%s %v\n", p.Name, p.Shape)
 		for at := 0; at < len(p.W); at += 1 << 16 {
 			var err error

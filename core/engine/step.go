@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/dno-project/dno/core/engine/graph"
+	"github.com/dno-project/dno/core/engine/model"
 	"github.com/dno-project/dno/core/engine/optim"
 )
 
@@ -74,7 +75,10 @@ func (e *Engine) newSolver(c OptimizerConfig) (*graph.Solver, error) {
 	if err := c.validate(); err != nil {
 		return nil, err
 	}
-	s, err := graph.NewSolver(e.model.Params(), func(p *graph.Param) bool {
+	if a := e.model.Adapter(); a != nil && a.Dropout != 0 {
+		return nil, fmt.Errorf("%w: lora_dropout is %v, and training has no dropout", model.ErrAdapter, a.Dropout)
+	}
+	s, err := graph.NewSolver(e.model.Trainable(), func(p *graph.Param) bool {
 		return !c.DecayExcludesNorms || len(p.Shape) > 1 // the norms are the only vectors
 	})
 	if err != nil {
@@ -105,7 +109,7 @@ func (e *Engine) StepTokens(ctx context.Context, seqs []Sequence, lr float64, lo
 	defer e.mu.Unlock()
 	result, err := e.step(ctx, seqs, lr, loss)
 	if err != nil {
-		e.model.Params().ZeroGrad()
+		e.model.Trainable().ZeroGrad()
 		return StepResult{}, fmt.Errorf("train a step: %w", err)
 	}
 	return result, nil

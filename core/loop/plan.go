@@ -80,11 +80,29 @@ type Experiment struct {
 	Files      Files  `json:"files"`
 	Seed       uint64 `json:"seed"`
 	Iterations int    `json:"iterations"`
-	Precision  string `json:"precision"` // of the policy's products: "auto", or a name that its engine knows
+	Precision  string `json:"precision"`      // of the policy's products: "auto", or a name that its engine knows
+	LoRA       *LoRA  `json:"lora,omitempty"` // nil: all weights are trained
 	// CheckpointEvery is after how many steps of training a checkpoint is made; 0: at an iteration's end only.
 	CheckpointEvery int      `json:"checkpoint_every"`
 	Evaluate        Evaluate `json:"evaluate"`
 	Plan            Plan     `json:"plan"`
+}
+
+// LoRA says that a low-rank adapter is trained in place of the policy's weights, which stay as they are.
+type LoRA struct {
+	Rank           int      `json:"r"`
+	Alpha          float64  `json:"alpha"`   // the adapter is scaled by alpha/r
+	RankStabilized bool     `json:"rslora"`  // by alpha/√r
+	Targets        []string `json:"targets"` // names of layers, or [AllLinear] alone
+	Base           string   `json:"base"`    // in which the frozen weights are held: "float32", or a format that the engine knows
+}
+
+// AllLinear as a target is every linear layer of the decoder.
+const AllLinear = "all-linear"
+
+// DefaultLoRA is what a script's lora holds where it says nothing.
+func DefaultLoRA() LoRA {
+	return LoRA{Rank: 8, Alpha: 16, Targets: []string{AllLinear}, Base: "float32"}
 }
 
 // What is shuffled and dealt out to batches.

@@ -121,6 +121,22 @@ func (d *decoder) value(t *lua.LTable, f reflect.Value, name string, rest []stri
 		}
 		*out = &p
 		return nil
+	case **loop.LoRA: // may be switched off; one setting of it switches it on
+		if v == lua.LFalse && len(rest) == 0 {
+			*out = nil
+			return nil
+		}
+		c := loop.DefaultLoRA()
+		if *out != nil && len(rest) > 0 {
+			c = **out
+		}
+		if err := d.group(t, reflect.ValueOf(&c).Elem(), name, rest, v); err != nil {
+			return err
+		}
+		*out = &c
+		return nil
+	case *[]string:
+		return d.words(t, out, name, rest, v)
 	}
 	if f.Kind() == reflect.Struct {
 		return d.group(t, f, name, rest, v)
@@ -142,6 +158,12 @@ func (d *decoder) value(t *lua.LTable, f reflect.Value, name string, rest []stri
 		if problem = l.word(name, string(text)); problem == "" {
 			f.SetString(string(text))
 		}
+	case reflect.Bool:
+		b, ok := v.(lua.LBool)
+		if !ok {
+			return d.fail(t, last, "%s: want true or false, have %s", name, describe(v, 1))
+		}
+		f.SetBool(bool(b))
 	default:
 		n, ok := v.(lua.LNumber)
 		if !ok {
@@ -164,6 +186,41 @@ func (d *decoder) value(t *lua.LTable, f reflect.Value, name string, rest []stri
 	if problem != "" {
 		return d.fail(t, last, "%s: %s", name, problem)
 	}
+	return nil
+}
+
+// words reads a list of texts, or one text as a list of it alone.
+func (d *decoder) words(t *lua.LTable, out *[]string, name string, rest []string, v lua.LValue) error {
+	last := lastPart(name)
+	if len(rest) > 0 {
+		return d.fail(t, last, "%s is a list: it has no setting %q", name, rest[0])
+	}
+	list := []lua.LValue{v}
+	if table, ok := v.(*lua.LTable); ok {
+		list = nil
+		named := false
+		each(table, func(key, item lua.LValue) bool {
+			n, isNumber := key.(lua.LNumber)
+			named = !isNumber || int(n) != len(list)+1
+			list = append(list, item)
+			return !named
+		})
+		if named || len(list) == 0 {
+			return d.fail(t, last, "%s: want a list of texts, have %s", name, describe(v, 1))
+		}
+	}
+	var words []string
+	for _, item := range list {
+		text, ok := item.(lua.LString)
+		if !ok {
+			return d.fail(t, last, "%s: want a list of texts, have %s", name, describe(v, 1))
+		}
+		if problem := limits[name].word(name, string(text)); problem != "" {
+			return d.fail(t, last, "%s: %s", name, problem)
+		}
+		words = append(words, string(text))
+	}
+	*out = words
 	return nil
 }
 

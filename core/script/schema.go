@@ -37,6 +37,11 @@ var limits = map[string]limit{
 	"iterations":         {min: 1, max: 1000},
 	"checkpoint_every":   {max: math.MaxInt32},
 	"precision":          {oneOf: []string{loop.DefaultPrecision, "float32", "bfloat16"}},
+	"lora.r":             {min: 1, max: 8192},
+	"lora.alpha":         {min: 1e-9, max: 1e9},
+	"lora.targets":       {oneOf: []string{loop.AllLinear, "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}},
+	"lora.rslora":        {},
+	"lora.base":          {oneOf: []string{"float32", "bfloat16", "q8_0"}},
 	"prompts.train":      {},
 	"prompts.validation": {},
 	"prompts.test":       {},
@@ -73,7 +78,7 @@ var limits = map[string]limit{
 
 // later are keys that the design knows and nothing builds yet.
 var later = []string{
-	"best_of", "budget", "early_stop", "ema", "gate", "kl_limit", "length_limit", "limits", "mixture", "opponent_mix",
+	"best_of", "budget", "dropout", "early_stop", "ema", "gate", "kl_limit", "length_limit", "limits", "mixture", "opponent_mix",
 	"patience", "replay", "rollback", "stop",
 }
 

@@ -24,6 +24,8 @@ func TestEverySettingHasALimit(t *testing.T) {
 				walk(field, "prompts.")
 			case field.Kind() == reflect.Struct:
 				walk(field, prefix+name+".")
+			case field.Kind() == reflect.Pointer:
+				walk(field.Elem(), prefix+name+".")
 			default:
 				want = append(want, prefix+name)
 			}

@@ -68,9 +68,11 @@ func TestEverySettingIsRead(t *testing.T) {
 		lr = 5e-5, lr_schedule = "cosine", warmup = 10, epochs = 2, batch_size = 64, batch_by = "unit", precision = "bfloat16", clip = 0, weight_decay = 0.01,
 		adam_beta1 = 0.8, adam_beta2 = 0.99, adam_epsilon = 1e-6,
 		evaluate = { oracle = { "length" }, temperature = 0.5, max_tokens = 99 },
+		lora = { r = 4, alpha = 3.5, targets = { "q_proj", "v_proj" }, rslora = true, base = "bfloat16" },
 	}`).Experiment()
 	want := loop.Experiment{
-		Model: "dir/model", Seed: 7, Iterations: 6, CheckpointEvery: 20, Precision: "bfloat16", Files: loop.Files{Train: "a", Validation: "b", Test: "c"},
+		Model: "dir/model", Seed: 7, Iterations: 6, CheckpointEvery: 20, Precision: "bfloat16",
+		LoRA: &loop.LoRA{Rank: 4, Alpha: 3.5, Targets: []string{"q_proj", "v_proj"}, RankStabilized: true, Base: "bfloat16"}, Files: loop.Files{Train: "a", Validation: "b", Test: "c"},
 		Evaluate: loop.Evaluate{Oracle: loop.Plugin{Name: "length"}, Temperature: 0.5, MaxTokens: 99},
 		Plan: loop.Plan{
 			Samples: 8,
@@ -90,6 +92,36 @@ func TestEverySettingIsRead(t *testing.T) {
 	}
 }
 
+func TestOneSettingSwitchesAnAdapterOn(t *testing.T) {
+	r4, off := loop.DefaultLoRA(), (*loop.LoRA)(nil)
+	r4.Rank = 4
+	stable := r4
+	stable.Targets, stable.RankStabilized = []string{"q_proj"}, true
+	for name, c := range map[string]struct {
+		source string
+		sets   []string
+		want   *loop.LoRA
+	}{
+		"no script has it":        {"", nil, off},
+		"one setting":             {"", []string{"lora.r=4"}, &r4},
+		"one with a schedule":     {"schedule = function() return {} end", []string{"lora.r=4"}, &r4},
+		"a table":                 {"", []string{"lora={ r = 4 }"}, &r4},
+		"over the script's":       {`lora = { r = 2, rslora = true }`, []string{"lora.r=4", "lora.targets=q_proj"}, &stable},
+		"it is switched off":      {`lora = { r = 2 }`, []string{"lora=false"}, off},
+		"a table replaces it all": {`lora = { r = 2, rslora = true }`, []string{"lora={ r = 4 }"}, &r4},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if diff := cmp.Diff(c.want, load(t, script(c.source), c.sets...).Experiment().LoRA); diff != "" {
+				t.Errorf("want (-), have (+):\n%s", diff)
+			}
+		})
+	}
+	_, err := load(t, script(`schedule = function() return { lora = { r = 4 } } end`)).Plan(t.Context(), 1, nil)
+	if err == nil || !strings.Contains(err.Error(), `"lora" is of the whole experiment`) {
+		t.Errorf("a plan changes the adapter: %v", err)
+	}
+}
+
 func TestLoadRefuses(t *testing.T) {
 	cases := map[string]struct{ source, want string }{
 		"no experiment":                   {`local x = 1`, "s.lua returned nil, no experiment"},
@@ -102,6 +134,15 @@ func TestLoadRefuses(t *testing.T) {
 		"a key of the sampler":            {script("temperature = 0.1"), `sampler = { "nucleus", temperature = ... }`},
 		"an unknown key further in":       {script(`evaluate = { temprature = 0 }`), `s.lua:5: evaluate: there is no setting "temprature"; did you mean "temperature"?`},
 		"a value without a name":          {script(`"lonely"`), `want names of settings, have the value "lonely"`},
+		"an adapter that is true":         {script(`lora = true`), `lora: want a table, have true`},
+		"an adapter's dropout":            {script(`lora = { dropout = 0.1 }`), `lora: "dropout" is not built yet`},
+		"an adapter's unknown key":        {script(`lora = { aplha = 3 }`), `lora: there is no setting "aplha"; did you mean "alpha"?`},
+		"an adapter without rank":         {script(`lora = { r = 0 }`), `lora.r: want a number from 1 to 8192, have 0`},
+		"an adapter on the head":          {script(`lora = { targets = { "lm_head" } }`), `lora.targets: want one of all-linear, q_proj`},
+		"an adapter on nothing":           {script(`lora = { targets = {} }`), `lora.targets: want a list of texts`},
+		"an adapter's targets by name":    {script(`lora = { targets = { q_proj = true } }`), `lora.targets: want a list of texts`},
+		"an adapter's rslora as text":     {script(`lora = { rslora = "yes" }`), `lora.rslora: want true or false, have "yes"`},
+		"an adapter over an unknown base": {script(`lora = { base = "int4" }`), `lora.base: want one of float32, bfloat16, q8_0`},
 		"a key that is later":             {script("replay = { share = 0.3 }"), `s.lua:5: "replay" is not built yet`},
 		"a limit that is later":           {script("kl_limit = 3"), `"kl_limit" is not built yet`},
 		"a reference that is later":       {script(`reference = "ema"`), `reference: "ema" is not built yet`},

@@ -7,6 +7,7 @@ import (
 	lua "github.com/yuin/gopher-lua"
 	"github.com/yuin/gopher-lua/ast"
 
+	"github.com/dno-project/dno/core/loop"
 	"github.com/dno-project/dno/sdk"
 )
 
@@ -130,4 +131,4 @@ func apply(overrides []override, target any, inPlan, mayComeLater bool) error {
 }
 
 // isAbsent reports a plugin that is switched off.
-func isAbsent(f reflect.Value) bool { return f.Kind() == reflect.Pointer && f.IsNil() }
+func isAbsent(f reflect.Value) bool { return f.Type() == reflect.TypeFor[*loop.Plugin]() && f.IsNil() }

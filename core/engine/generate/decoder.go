@@ -7,32 +7,35 @@ import (
 	"github.com/dno-project/dno/core/engine/model"
 )
 
-// packed is a copy of the matrices in the layout that GemmPacked reads.
+// packed is a copy of the matrices in the layout that decoding reads.
 type packed struct {
 	layers []packedLayer
-	head   kernel.Packed
+	head   model.Matrix
+	rank   int // the largest of an adapter
 }
 
-type packedLayer struct{ q, k, v, o, gate, up, down kernel.Packed }
+type packedLayer struct{ q, k, v, o, gate, up, down model.Matrix }
 
 func (p *packed) pack(m *model.Model) {
 	if p.layers == nil {
 		p.layers = make([]packedLayer, len(m.Layers))
 	}
-	c := m.Config
-	width, ffn, qd, kd := c.Width, c.FFN, c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
-	pack := m.Precision().Pack
+	precision := m.Precision()
+	p.rank = 0
 	for i, l := range m.Layers {
 		to := &p.layers[i]
-		pack(&to.q, l.Q.W, qd, width, width)
-		pack(&to.k, l.K.W, kd, width, width)
-		pack(&to.v, l.V.W, kd, width, width)
-		pack(&to.o, l.O.W, width, qd, qd)
-		pack(&to.gate, l.Gate.W, ffn, width, width)
-		pack(&to.up, l.Up.W, ffn, width, width)
-		pack(&to.down, l.Down.W, width, ffn, ffn)
+		to.q.Pack(l.Q, precision)
+		to.k.Pack(l.K, precision)
+		to.v.Pack(l.V, precision)
+		to.o.Pack(l.O, precision)
+		to.gate.Pack(l.Gate, precision)
+		to.up.Pack(l.Up, precision)
+		to.down.Pack(l.Down, precision)
+		for _, w := range []*model.Matrix{&to.q, &to.k, &to.v, &to.o, &to.gate, &to.up, &to.down} {
+			p.rank = max(p.rank, w.Rank())
+		}
 	}
-	pack(&p.head, m.Head.W, c.Vocab, width, width)
+	p.head.Pack(m.Head, precision)
 }
 
 // size is what a step reads of them, in bytes.
@@ -40,7 +43,7 @@ func (p *packed) size() int {
 	n := p.head.Size()
 	for i := range p.layers {
 		l := &p.layers[i]
-		for _, m := range []*kernel.Packed{&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down} {
+		for _, m := range []*model.Matrix{&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down} {
 			n += m.Size()
 		}
 	}
@@ -72,6 +75,7 @@ type decoder struct {
 	k, v     []float32 // [N, G·D]
 	gate, up []float32 // [N, F]
 	rstd     []float32 // [N]
+	low      []float32 // [N, rank] of adapters
 	probs    []float32
 	at       []*kernel.Cache // [N] of the layer at work
 }
@@ -92,7 +96,7 @@ func newDecoder(m *model.Model, p *packed, r room) *decoder {
 		which: make([]int, 0, rows), pos: make([]int32, 0, rows), ids: make([]int32, 0, rows), spans: make([]kernel.Span, 0, rows),
 		x: make([]float32, rows*c.Width), h: make([]float32, rows*c.Width),
 		q: make([]float32, rows*qd), att: make([]float32, rows*qd), k: make([]float32, rows*kd), v: make([]float32, rows*kd),
-		gate: make([]float32, rows*c.FFN), up: make([]float32, rows*c.FFN), rstd: make([]float32, rows),
+		gate: make([]float32, rows*c.FFN), up: make([]float32, rows*c.FFN), rstd: make([]float32, rows), low: make([]float32, rows*p.rank),
 		probs: make([]float32, kernel.AttentionScratch(rows, c.Heads)),
 	}
 	d.cos, d.sin = m.Rope(r.prompt + r.own)
@@ -154,23 +158,22 @@ func (d *decoder) forward(attend func(layer int)) {
 		return
 	}
 	eps := float32(c.NormEps)
-	qd := c.Heads * c.HeadDim
 	for i, id := range d.ids {
-		copy(d.x[i*c.Width:(i+1)*c.Width], d.model.Embed.W[int(id)*c.Width:])
+		d.model.Embed.Row(int(id), d.x[i*c.Width:(i+1)*c.Width])
 	}
 	for l := range d.model.Layers {
 		w, p := &d.model.Layers[l], &d.packed.layers[l]
 		kernel.RMSNorm(d.h, d.rstd, d.x, w.AttnNorm.W, n, c.Width, eps)
-		kernel.GemmPackedAll(n, d.h, c.Width, kernel.Product{B: &p.q, C: d.q}, kernel.Product{B: &p.k, C: d.k}, kernel.Product{B: &p.v, C: d.v})
+		model.MultiplyAll(n, d.h, d.low, model.Product{W: &p.q, Y: d.q}, model.Product{W: &p.k, Y: d.k}, model.Product{W: &p.v, Y: d.v})
 		kernel.Rope(d.q, d.pos, d.cos, d.sin, c.Heads, c.HeadDim, false)
 		kernel.Rope(d.k, d.pos, d.cos, d.sin, c.KVHeads, c.HeadDim, false)
 		attend(l)
-		kernel.GemmPacked(n, d.att, qd, &p.o, d.x, c.Width, true)
+		p.o.Multiply(n, d.att, d.x, d.low, true)
 
 		kernel.RMSNorm(d.h, d.rstd, d.x, w.MLPNorm.W, n, c.Width, eps)
-		kernel.GemmPackedAll(n, d.h, c.Width, kernel.Product{B: &p.gate, C: d.gate}, kernel.Product{B: &p.up, C: d.up})
+		model.MultiplyAll(n, d.h, d.low, model.Product{W: &p.gate, Y: d.gate}, model.Product{W: &p.up, Y: d.up})
 		kernel.SwiGLU(d.gate[:n*c.FFN], d.gate, d.up)
-		kernel.GemmPacked(n, d.gate, c.FFN, &p.down, d.x, c.Width, true)
+		p.down.Multiply(n, d.gate, d.x, d.low, true)
 	}
 }
 
@@ -199,5 +202,5 @@ func (d *decoder) attendStored(layer int) {
 func (d *decoder) head(logits []float32, first, n int) {
 	c := &d.model.Config
 	kernel.RMSNorm(d.h, d.rstd, d.x[first*c.Width:], d.model.Norm.W, n, c.Width, float32(c.NormEps))
-	kernel.GemmPacked(n, d.h, c.Width, &d.packed.head, logits, c.Vocab, false)
+	d.packed.head.Multiply(n, d.h, logits, d.low, false)
 }

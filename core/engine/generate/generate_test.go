@@ -137,7 +137,55 @@ func TestLogProbsAreTheGraphs(t *testing.T) {
 				m.SetPrecision(precision)
 				logProbsAreTheGraphs(t, m)
 			}
+			for _, hold := range []func(*kernel.Packed, []float32, int, int, int){nil, kernel.PackBF16, kernel.PackQ8} {
+				for _, precision := range []kernel.Precision{kernel.Float32, kernel.BFloat16} {
+					m := small(t, change)
+					m.SetPrecision(precision)
+					adapt(t, m)
+					if hold != nil {
+						must(t, m.Hold(hold))
+					}
+					logProbsAreTheGraphs(t, m)
+				}
+			}
 		})
+	}
+}
+
+// adapt adds an adapter that changes what the model says.
+func adapt(t testing.TB, m *model.Model) {
+	t.Helper()
+	must(t, m.AddAdapter(model.LoRA{Rank: 3, Alpha: 6, Targets: []string{model.AllLinear}}, 1))
+	r := rand.New(rand.NewPCG(2, 2))
+	for _, p := range m.Trainable().All {
+		for i := range p.W {
+			p.W[i] = float32(r.NormFloat64() * 0.2)
+		}
+	}
+	m.Changed()
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestAnAdapterIsDecodedWith(t *testing.T) {
+	m := small(t, nil)
+	g, reqs, o := New(m, nil, nil), mixed(4, m.Config.Vocab), DefaultOptions(20)
+	before := draw(t, g, reqs, o)
+	must(t, m.AddAdapter(model.LoRA{Rank: 3, Alpha: 6, Targets: []string{"v_proj"}}, 1))
+	if fresh := draw(t, g, reqs, o); !reflect.DeepEqual(before, fresh) {
+		t.Error("a fresh adapter, whose B is 0, changes what is drawn")
+	}
+	for i := range m.Trainable().All[1].W {
+		m.Trainable().All[1].W[i] = 0.5
+	}
+	m.Changed()
+	if after := draw(t, g, reqs, o); reflect.DeepEqual(before, after) {
+		t.Error("an adapter changes nothing of what is drawn")
 	}
 }
 
@@ -633,6 +681,7 @@ func TestEqualPromptsAreTakenTogether(t *testing.T) {
 func TestTokensAllocateNothing(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	m := small(t, nil)
+	adapt(t, m)
 	reqs, o := mixed(28, m.Config.Vocab), DefaultOptions(50)
 	g := New(m, nil, nil)
 	g.packed.pack(m)

@@ -27,13 +27,13 @@ func (o *embedOp) Do(in ...gorgonia.Value) (_ gorgonia.Value, err error) {
 		return nil, err
 	}
 	tokens, c := o.run.batch.Tokens, o.b.dims.Width
-	w, vocab := o.table.W, o.table.Shape[0]
+	vocab := o.table.Shape[0]
 	y, t := o.out.get(len(tokens), c)
 	for i, id := range tokens {
 		if id < 0 || int(id) >= vocab {
 			return nil, fmt.Errorf("embed: token id %d is not below the vocabulary's %d", id, vocab)
 		}
-		copy(y[i*c:(i+1)*c], w[int(id)*c:])
+		o.table.Row(int(id), y[i*c:(i+1)*c])
 	}
 	return t, nil
 }

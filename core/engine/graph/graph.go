@@ -28,6 +28,8 @@ type Dims struct {
 	Eps                     float32
 	Precision               kernel.Precision                         // of products with weights
 	Rope                    func(positions int) (cos, sin []float32) // tables of D/2 a position
+
+	low *lowRank
 }
 
 // Builder wires a model's Ops one after another, then turns them into a [Score] or [Train] graph.
@@ -48,9 +50,10 @@ type Builder struct {
 // Hidden is the residual stream [N, C] between two Ops.
 type Hidden struct{ node *gorgonia.Node }
 
-// NewBuilder returns a Builder of a graph over params.
+// NewBuilder returns a Builder of a graph that trains params; what it uses beside them is frozen.
 func NewBuilder(params *Params, dims Dims) *Builder {
 	g := gorgonia.NewGraph()
+	dims.low = &lowRank{}
 	return &Builder{dims: dims, params: params, run: &run{}, graph: g,
 		batch: gorgonia.NewTensor(g, tensor.Int32, 1, gorgonia.WithShape(1), gorgonia.WithName("batch"))}
 }
@@ -69,8 +72,12 @@ func (b *Builder) op(name string, out hm.Type, in ...hm.Type) op {
 // second leaf over the embedding's tensor: with one leaf for both, Gorgonia would add up the two
 // gradients, which are already one.
 func (b *Builder) leaf(p *Param) *gorgonia.Node {
+	value := p.value
+	if value == nil { // held packed, as Gorgonia knows no tensor; the Ops read the parameter
+		value = emptyTensor(len(p.Shape))
+	}
 	n := gorgonia.NewTensor(b.graph, tensor.Float32, len(p.Shape), gorgonia.WithShape(p.Shape...),
-		gorgonia.WithName(fmt.Sprintf("%s as leaf %d", p.Name, len(b.leaves))), gorgonia.WithValue(p.value))
+		gorgonia.WithName(fmt.Sprintf("%s as leaf %d", p.Name, len(b.leaves))), gorgonia.WithValue(value))
 	b.leaves = append(b.leaves, n)
 	return n
 }

@@ -1,6 +1,9 @@
 package graph
 
-import "gorgonia.org/gorgonia"
+import (
+	"github.com/dno-project/dno/core/engine/kernel"
+	"gorgonia.org/gorgonia"
+)
 
 // workspace is memory that all Ops of a graph use in turn. It only grows.
 type workspace struct {
@@ -22,18 +25,32 @@ func take(x *[]float32, n int) []float32 {
 	return *x
 }
 
-// linear is y (=|+=) x·Wᵀ over n rows, W being out×in.
+// linear is y (=|+=) x·Wᵀ over n rows, W being out×in with its adapter.
 func (d *Dims) linear(y, x []float32, w *Param, n int, acc bool) {
 	out, in := w.Shape[0], w.Shape[1]
-	d.Precision.Gemm(false, true, n, out, in, x, in, w.W, in, y, out, acc)
+	if w.Held != nil {
+		kernel.GemmPacked(n, x, in, w.Held, y, out, acc)
+	} else {
+		d.Precision.Gemm(false, true, n, out, in, x, in, w.W, in, y, out, acc)
+	}
+	if w.Adapter != nil {
+		d.adapt(y, x, w.Adapter, n)
+	}
 }
 
-// linearBackward is dx (=|+=) dy·W and, unless W is frozen, dW += dyᵀ·x.
+// linearBackward is dx (=|+=) dy·W and, unless W is frozen, dW += dyᵀ·x; for an adapter of W likewise.
 func (d *Dims) linearBackward(dx []float32, w *Param, dy, x []float32, n int, acc bool) {
 	out, in := w.Shape[0], w.Shape[1]
-	d.Precision.Gemm(false, false, n, in, out, dy, out, w.W, in, dx, in, acc)
+	if w.Held != nil {
+		d.heldBackward(dx, w, dy, n, acc)
+	} else {
+		d.Precision.Gemm(false, false, n, in, out, dy, out, w.W, in, dx, in, acc)
+	}
 	if dw := w.dW(); dw != nil {
 		d.Precision.Gemm(true, false, out, in, n, dy, out, x, in, dw, in, true)
+	}
+	if w.Adapter != nil {
+		d.adaptBackward(dx, w.Adapter, dy, x, n)
 	}
 }
 

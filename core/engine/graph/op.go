@@ -99,14 +99,25 @@ func floats(v gorgonia.Value) []float32 { return v.Data().([]float32) }
 
 var errShape = errors.New("sizes do not fit")
 
+// emptyTensor stands for one of some dimensions that nobody reads.
+func emptyTensor(dims int) *tensor.Dense {
+	return tensor.New(tensor.Of(tensor.Float32), tensor.WithShape(nominal[dims]...))
+}
+
 // gradView is a node whose value is the gradient of one parameter. The backward Op that it hangs
 // from has added to that gradient as a side effect.
 type gradView struct {
 	op
-	p *Param
+	p    *Param
+	none *tensor.Dense // the value for one that is frozen and has no memory for a gradient
 }
 
-func (o *gradView) Do(...gorgonia.Value) (gorgonia.Value, error) { return o.p.grad, nil }
+func (o *gradView) Do(...gorgonia.Value) (gorgonia.Value, error) {
+	if o.p.grad == nil {
+		return o.none, nil
+	}
+	return o.p.grad, nil
+}
 
 // gradients returns the derivative nodes of an Op with the inputs x, params..., batch: dx and a
 // view a parameter, all hanging from the backward node.
@@ -118,7 +129,7 @@ func (b *Builder) gradients(backward *gorgonia.Node, params ...*Param) (gorgonia
 		if len(p.Shape) == 2 {
 			t = matrixType
 		}
-		o := &gradView{b.op("gradient of "+p.Name, t, from), p}
+		o := &gradView{b.op("gradient of "+p.Name, t, from), p, emptyTensor(len(p.Shape))}
 		o.dims = tensor.Shape(p.Shape)
 		view, err := gorgonia.ApplyOp(o, backward)
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/dno-project/dno/core/engine/kernel"
 	"gorgonia.org/gorgonia"
 	"gorgonia.org/tensor"
 )
@@ -12,15 +13,28 @@ import (
 type Param struct {
 	Name   string
 	Shape  []int     // rows, columns of a matrix (row-major); the length alone of a vector
-	W      []float32 // the values, a part of the model's arena
+	W      []float32 // the values, a part of the arena; nil where they are held packed
 	Grad   []float32 // d loss/dW; nil until a training graph is built
 	Frozen bool      // no gradient is computed and the optimizer leaves it alone
+
+	Held    *kernel.Packed // the values of a frozen matrix, rounded, in place of W; see [Params.Hold]
+	Adapter *Adapter       // added to a matrix in products; nil: none
 
 	value, grad *tensor.Dense // W and Grad as Gorgonia sees them: the same memory
 }
 
 // Value returns the weights as Gorgonia's solvers take them.
 func (p *Param) Value() gorgonia.Value { return p.value }
+
+// Row writes to dst the values of row i of a matrix, as products take them where it is held.
+func (p *Param) Row(i int, dst []float32) {
+	if p.Held != nil {
+		p.Held.Row(i, dst)
+		return
+	}
+	in := p.Shape[1]
+	copy(dst, p.W[i*in:(i+1)*in])
+}
 
 // dW returns where a backward kernel adds the gradient; nil for a frozen parameter.
 func (p *Param) dW() []float32 {
@@ -52,11 +66,11 @@ func (s Spec) Size() (int, error) {
 	return n, nil
 }
 
-// Params are a model's parameters, in the order in which they were asked for, over one
-// arena of values and one of gradients.
+// Params are parameters, in the order in which they were asked for, over one
+// arena of values and one of gradients: those of a model, or those of its adapter.
 type Params struct {
 	All  []*Param
-	W    []float32 // every parameter's values, each starting on a cache line
+	W    []float32 // every parameter's values, each starting on a cache line; nil after Hold
 	Grad []float32 // the same layout; nil until a training graph is built
 
 	offsets []int
@@ -113,3 +127,35 @@ func (ps *Params) ensureGrads() {
 
 // ZeroGrad clears every gradient.
 func (ps *Params) ZeroGrad() { clear(ps.Grad) }
+
+// Freeze freezes every parameter and gives up the memory of the gradients. Graphs and solvers over them that train are
+// of no use then.
+func (ps *Params) Freeze() {
+	ps.Grad = nil
+	for _, p := range ps.All {
+		p.Frozen, p.Grad, p.grad = true, nil, nil
+	}
+}
+
+// Thaw is the opposite of Freeze.
+func (ps *Params) Thaw() {
+	for _, p := range ps.All {
+		p.Frozen = false
+	}
+}
+
+// Hold gives up the values of every matrix for what pack makes of them, once and for all; vectors stay. All must be
+// frozen: nothing can be trained or written back afterwards.
+func (ps *Params) Hold(pack func(to *kernel.Packed, b []float32, N, K, ldb int)) {
+	for _, p := range ps.All {
+		if len(p.Shape) == 2 {
+			p.Held = new(kernel.Packed)
+			pack(p.Held, p.W, p.Shape[0], p.Shape[1], p.Shape[1])
+			p.W, p.value = nil, nil
+			continue
+		}
+		p.W = append([]float32(nil), p.W...) // no part of the arena, which is given up
+		p.value = tensor.New(tensor.WithShape(p.Shape...), tensor.WithBacking(p.W))
+	}
+	ps.W = nil
+}

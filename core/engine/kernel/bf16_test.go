@@ -136,3 +136,31 @@ func TestLevelOfAPrecision(t *testing.T) {
 		})
 	}
 }
+
+// The rows of a packed matrix are the numbers that products take, at every level and of every format.
+func TestRowsOfPackedMatrices(t *testing.T) {
+	const n, k = 70, 45 // neither fills its last panel, nor its last pair or block
+	r := generator(3)
+	b := make([]float32, n*k)
+	for i := range b {
+		b[i] = r.Float32() - 0.5
+	}
+	everyLevel(t, func(t *testing.T) {
+		var p Packed
+		got, want := make([]float32, n*k), slices.Clone(b)
+		Pack(&p, b, n, k, k)
+		p.Rows(0, n, got)
+		same(t, "float32", got, want)
+		round(want, b)
+		PackBF16(&p, b, n, k, k)
+		p.Rows(0, 33, got)
+		p.Rows(33, n, got[33*k:])
+		same(t, "bfloat16", got, want)
+		PackQ8(&p, b, n, k, k)
+		p.Rows(0, n, got)
+		for i := range n {
+			p.Row(i, want[i*k:(i+1)*k])
+		}
+		same(t, "q8_0", got, want)
+	})
+}

@@ -22,20 +22,31 @@ func (p *Packed) Size() int { return 4 * len(p.data) }
 
 // Row writes to dst, of length K, the numbers that the products take for row i: the row that was packed, rounded.
 func (p *Packed) Row(i int, dst []float32) {
-	q, j := i/panel, i%panel
-	for k := range dst[:p.k] {
-		step, at := k/p.group, k%p.group
-		x := p.data[(q*p.steps(p.k)+step)*p.stepB:]
-		switch p.group {
-		case 1:
-			dst[k] = x[j]
-		case 2:
-			dst[k] = math.Float32frombits(math.Float32bits(x[j]) >> (16 * at) << 16)
-		case blockQ8:
+	dst = dst[:p.k]
+	j, stepB := i%panel, p.stepB
+	data := p.data[i/panel*p.steps(p.k)*stepB:]
+	switch p.group {
+	case 1:
+		for k := range dst {
+			dst[k] = data[k*stepB+j]
+		}
+	case 2:
+		for k := range dst {
+			dst[k] = math.Float32frombits(math.Float32bits(data[k/2*stepB+j]) >> (k % 2 * 16) << 16)
+		}
+	case blockQ8:
+		for k := range dst {
+			x, at := data[k/blockQ8*stepB:], k%blockQ8
 			u := math.Float32bits(x[at/perSlot*panel+j]) ^ 0x80808080
 			dst[k] = float32(int8(u>>(at%perSlot*8))) * scaleQ8(x, j)
 		}
 	}
+}
+
+// Rows is [Packed.Row] for the rows lo to hi, one after another in dst.
+func (p *Packed) Rows(lo, hi int, dst []float32) {
+	dst = dst[:(hi-lo)*p.k]
+	inParallel(hi-lo, len(dst), func(i int) { p.Row(lo+i, dst[i*p.k:(i+1)*p.k]) })
 }
 
 // Pack fills p with b, stored N×K in rows of ldb (a weight matrix in y = x·Wᵀ). It reuses p's memory if that suffices.

@@ -11,7 +11,7 @@ func (m *Model) Train() (*graph.Train, error) { return m.wire().Train() }
 // wire puts the Ops in the order of the family's forward pass.
 func (m *Model) wire() *graph.Builder {
 	c := m.Config
-	b := graph.NewBuilder(m.params, graph.Dims{Width: c.Width, FFN: c.FFN, Heads: c.Heads, KVHeads: c.KVHeads,
+	b := graph.NewBuilder(m.Trainable(), graph.Dims{Width: c.Width, FFN: c.FFN, Heads: c.Heads, KVHeads: c.KVHeads,
 		HeadDim: c.HeadDim, Eps: float32(c.NormEps), Rope: m.Rope, Precision: m.precision})
 	x := b.Embed(m.Embed)
 	for _, l := range m.Layers {

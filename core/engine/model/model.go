@@ -3,6 +3,7 @@
 package model
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 
@@ -27,6 +28,10 @@ type Model struct {
 	version uint64
 
 	precision kernel.Precision
+
+	lora     *LoRA         // nil: no adapter
+	adapters *graph.Params // its tensors, A and B of each target in turn
+	held     bool          // the matrices of params are held packed
 }
 
 // Layer is one decoder layer. A matrix is out×in, row-major: y = x·Wᵀ.
@@ -140,13 +145,16 @@ func FromWeights(c Config, f *weights.File) (*Model, error) {
 // Errors name the tensor that is missing or of another shape; where a shape is wrong, no weight
 // has changed.
 func (m *Model) Read(f *weights.File) error {
+	if m.held {
+		return errors.New("read the model: its weights are held rounded, and cannot be replaced")
+	}
 	if err := m.Fits(f); err != nil {
 		return err
 	}
 	return m.read(f)
 }
 
-// Params returns every parameter with its arenas, in the order of Tensors.
+// Params returns every parameter with its arenas, in the order of Tensors; those of an adapter are not among them.
 func (m *Model) Params() *graph.Params { return m.params }
 
 // Rope returns cosines and sines of the rotary positions, position-major, D/2 a position, for

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/dno-project/dno/core/engine/graph"
 	"github.com/dno-project/dno/core/engine/weights"
 )
 
@@ -26,7 +27,12 @@ func (m *Model) Fits(f *weights.File) error { return compareShapes(m.Config, f) 
 
 func (m *Model) read(f *weights.File) error {
 	defer m.Changed()
-	for _, p := range m.params.All {
+	return readInto(m.params, f)
+}
+
+// readInto reads parameters whose names and shapes have been compared.
+func readInto(ps *graph.Params, f *weights.File) error {
+	for _, p := range ps.All {
 		t, _ := f.Tensor(p.Name)
 		if _, err := t.Float32s(p.W); err != nil {
 			return fmt.Errorf("read the model: %w", err)
@@ -35,11 +41,11 @@ func (m *Model) read(f *weights.File) error {
 	return nil
 }
 
-// Tensors returns the weights under their Hugging Face names, to be stored as dtype (float32 or
-// bfloat16). The data are the model's own memory.
+// Tensors returns what is trained, the weights under their Hugging Face names or the adapter under PEFT's, to be stored
+// as dtype (float32 or bfloat16). The data are the model's own memory.
 func (m *Model) Tensors(dtype weights.DType) []weights.Out {
 	var out []weights.Out
-	for _, p := range m.params.All {
+	for _, p := range m.Trainable().All {
 		out = append(out, weights.Out{Name: p.Name, Shape: p.Shape, DType: dtype, Data: p.W})
 	}
 	return out

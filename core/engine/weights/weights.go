@@ -58,6 +58,15 @@ func OpenFS(fsys fs.FS, dir string) (*File, error) {
 	return inDir(dir)(openDir(fsSource{sub}))
 }
 
+// OpenFileFS opens one safetensors file of any file system. It is read whole.
+func OpenFileFS(fsys fs.FS, name string) (*File, error) {
+	f, err := openNamed(fsSource{fsys}, name)
+	if err != nil {
+		return nil, fmt.Errorf("open weights: %w", err)
+	}
+	return f, nil
+}
+
 // inDir adds the directory to an error that names a file in it.
 func inDir(dir string) func(*File, error) (*File, error) {
 	return func(f *File, err error) (*File, error) {
