@@ -167,7 +167,7 @@ func (d *decoder) attendPrompts(layer int) {
 		cache.Clear()
 		cache.Add(d.k[s.From*kd:], d.v[s.From*kd:], s.To-s.From)
 	}
-	kernel.Attention(d.att, d.probs, d.q, d.k, d.v, d.spans, c.Heads, c.KVHeads, c.HeadDim, d.scale)
+	kernel.Attention(d.att, d.probs, d.q, d.k, d.v, d.spans, c.Heads, c.KVHeads, c.HeadDim, d.scale, 0)
 }
 
 // attendStored is attention of each row to its slot's cache.
@@ -176,7 +176,7 @@ func (d *decoder) attendStored(layer int) {
 	for _, slot := range d.slots {
 		d.at = append(d.at, d.cache(layer, slot))
 	}
-	kernel.AttentionStep(d.att, d.q, d.k, d.v, d.at, d.model.Config.Heads, d.scale)
+	kernel.AttentionStep(d.att, d.q, d.k, d.v, d.at, d.model.Config.Heads, d.scale, 0)
 }
 
 // head computes the logits [n, V] of the rows of x from first on.

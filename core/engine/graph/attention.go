@@ -87,7 +87,7 @@ func (o *attentionOp) Do(in ...gorgonia.Value) (_ gorgonia.Value, err error) {
 		d.linear(v, h, p.V, n, false)
 		kernel.Rope(q, pos, cos, sin, d.Heads, d.HeadDim, false)
 		kernel.Rope(k, pos, cos, sin, d.KVHeads, d.HeadDim, false)
-		kernel.Attention(out, at.of(acts.probs, d.probs()), q, k, v, b.spans, d.Heads, d.KVHeads, d.HeadDim, d.scale())
+		kernel.Attention(out, at.of(acts.probs, d.probs()), q, k, v, b.spans, d.Heads, d.KVHeads, d.HeadDim, d.scale(), 0)
 		d.linear(b.of(y, d.Width), out, p.O, n, true)
 	}
 	return t, nil
@@ -128,7 +128,7 @@ func (o *attentionBackward) Do(in ...gorgonia.Value) (_ gorgonia.Value, err erro
 		kernel.RMSNorm(h, rstd, x, p.Norm.W, n, d.Width, d.Eps)
 		d.linearBackward(dout, p.O, dy, out, n, false)
 		kernel.AttentionBackward(dq, dk, dv, dout, b.of(acts.probs, d.probs()), b.of(acts.q, qd), b.of(acts.k, kd), b.of(acts.v, kd),
-			b.spans, d.Heads, d.KVHeads, d.HeadDim, d.scale())
+			b.spans, d.Heads, d.KVHeads, d.HeadDim, d.scale(), 0)
 		kernel.Rope(dq, pos, cos, sin, d.Heads, d.HeadDim, true)
 		kernel.Rope(dk, pos, cos, sin, d.KVHeads, d.HeadDim, true)
 		d.linearBackward(dh, p.Q, dq, h, n, false)

@@ -119,7 +119,7 @@ func softmaxRowsAVX2(p *float32, ld int, rows int, n0 int, step int, width int, 
 // n and rows are at least 1.
 //
 //go:noescape
-func softmaxBackwardRowsAVX2(p *float32, dp *float32, ld int, rows int, n0 int, width int, scale float32, stats *float32)
+func softmaxBackwardRowsAVX2(p *float32, dp *float32, ld int, rows int, n0 int, step int, width int, scale float32, stats *float32)
 
 // scaleRowsAVX2 is scaleRowsGeneric.
 // n and rows are at least 1.
@@ -413,7 +413,7 @@ func softmaxRowsAVX512(p *float32, ld int, rows int, n0 int, step int, width int
 // n and rows are at least 1.
 //
 //go:noescape
-func softmaxBackwardRowsAVX512(p *float32, dp *float32, ld int, rows int, n0 int, width int, scale float32, stats *float32)
+func softmaxBackwardRowsAVX512(p *float32, dp *float32, ld int, rows int, n0 int, step int, width int, scale float32, stats *float32)
 
 // scaleRowsAVX512 is scaleRowsGeneric.
 // n and rows are at least 1.

@@ -2034,17 +2034,17 @@ end28:
 	VZEROUPPER
 	RET
 
-// func softmaxBackwardRowsAVX2(p *float32, dp *float32, ld int, rows int, n0 int, width int, scale float32, stats *float32)
+// func softmaxBackwardRowsAVX2(p *float32, dp *float32, ld int, rows int, n0 int, step int, width int, scale float32, stats *float32)
 // Requires: AVX, AVX2, FMA3
-TEXT ·softmaxBackwardRowsAVX2(SB), NOSPLIT, $0-64
+TEXT ·softmaxBackwardRowsAVX2(SB), NOSPLIT, $0-72
 	MOVQ         p+0(FP), AX
 	MOVQ         dp+8(FP), CX
 	MOVQ         ld+16(FP), DX
 	MOVQ         rows+24(FP), BX
 	MOVQ         n0+32(FP), SI
-	MOVQ         stats+56(FP), DI
+	MOVQ         stats+64(FP), DI
 	SHLQ         $0x02, DX
-	VBROADCASTSS scale+48(FP), Y9
+	VBROADCASTSS scale+56(FP), Y9
 
 row:
 	VBROADCASTSS (DI), Y8
@@ -2267,7 +2267,7 @@ next37:
 	VMASKMOVPS Y0, Y15, (CX)(R8*4)
 
 end38:
-	MOVQ   width+40(FP), R9
+	MOVQ   width+48(FP), R9
 	MOVQ   SI, R8
 	SUBQ   SI, R9
 	VXORPS Y0, Y0, Y0
@@ -2295,7 +2295,8 @@ end41:
 	ADDQ DX, AX
 	ADDQ DX, CX
 	ADDQ $0x08, DI
-	ADDQ $0x01, SI
+	MOVQ step+40(FP), R8
+	ADDQ R8, SI
 	SUBQ $0x01, BX
 	JNZ  row
 	VZEROUPPER
@@ -7715,15 +7716,15 @@ end140:
 	VZEROUPPER
 	RET
 
-// func softmaxBackwardRowsAVX512(p *float32, dp *float32, ld int, rows int, n0 int, width int, scale float32, stats *float32)
+// func softmaxBackwardRowsAVX512(p *float32, dp *float32, ld int, rows int, n0 int, step int, width int, scale float32, stats *float32)
 // Requires: AVX, AVX512DQ, AVX512F, BMI2
-TEXT ·softmaxBackwardRowsAVX512(SB), NOSPLIT, $0-64
+TEXT ·softmaxBackwardRowsAVX512(SB), NOSPLIT, $0-72
 	MOVQ         p+0(FP), AX
 	MOVQ         dp+8(FP), CX
 	MOVQ         ld+16(FP), DX
 	MOVQ         rows+24(FP), BX
 	MOVQ         n0+32(FP), SI
-	MOVQ         stats+56(FP), DI
+	MOVQ         stats+64(FP), DI
 	SHLQ         $0x02, DX
 	VMOVUPS      bits_3fb8aa3b<>+0(SB), Z31
 	VMOVUPS      bits_bf318000<>+0(SB), Z30
@@ -7737,7 +7738,7 @@ TEXT ·softmaxBackwardRowsAVX512(SB), NOSPLIT, $0-64
 	VMOVUPS      bits_3d2aa9c1<>+0(SB), Z22
 	VMOVUPS      bits_3e2aaaaa<>+0(SB), Z21
 	VMOVUPS      bits_3f000000<>+0(SB), Z20
-	VBROADCASTSS scale+48(FP), Z9
+	VBROADCASTSS scale+56(FP), Z9
 
 row:
 	VBROADCASTSS (DI), Z8
@@ -7928,7 +7929,7 @@ next149:
 	VMOVUPS   Z0, K1, (CX)(R8*4)
 
 end150:
-	MOVQ   width+40(FP), R9
+	MOVQ   width+48(FP), R9
 	MOVQ   SI, R8
 	SUBQ   SI, R9
 	VXORPS Z0, Z0, Z0
@@ -7955,7 +7956,8 @@ end153:
 	ADDQ DX, AX
 	ADDQ DX, CX
 	ADDQ $0x08, DI
-	ADDQ $0x01, SI
+	MOVQ step+40(FP), R8
+	ADDQ R8, SI
 	SUBQ $0x01, BX
 	JNZ  row
 	VZEROUPPER

@@ -57,38 +57,43 @@ func (c *Cache) Copy(from *Cache, n int) {
 }
 
 // AttentionStep is [Attention] for the next row of each of some sequences: it adds key and value i to caches[i] and
-// attends query i to all that this holds. q and out are n×(H·D), k and v n×(G·D), for n = len(caches); no cache comes
+// attends query i to what this holds, or to the last positions of it in a window. q and out are n×(H·D), k and v n×(G·D), for n = len(caches); no cache comes
 // twice. Row i of out is, to the bit, the last row that Attention computes from the sequence as a whole. It runs in
 // the calling goroutine: threads have sequences of their own.
-func AttentionStep(out, q, k, v []float32, caches []*Cache, H int, scale float32) {
+func AttentionStep(out, q, k, v []float32, caches []*Cache, H int, scale float32, window int) {
 	memory := borrow()
 	defer memory.giveBack()
 	for i, c := range caches {
 		kd, qd := c.G*c.D, H*c.D
 		c.Add(k[i*kd:], v[i*kd:], 1)
-		c.attend(out[i*qd:(i+1)*qd], q[i*qd:(i+1)*qd], memory, H, scale)
+		c.attend(out[i*qd:(i+1)*qd], q[i*qd:(i+1)*qd], memory, H, scale, window)
 	}
 }
 
-// attend computes one row of attention to all positions.
-func (c *Cache) attend(out, q []float32, memory *scratch, H int, scale float32) {
+// attend computes one row of attention to all positions, or to the last ones in a window.
+func (c *Cache) attend(out, q []float32, memory *scratch, H int, scale float32, window int) {
 	group, width, D := H/c.G, c.G*c.D, c.D
-	ld := (c.n+panel-1)/panel*panel + 16 // never a power of two of bytes
+	first := 0
+	if window > 0 {
+		first = max(0, c.n-window)
+	}
+	zero, seen := first/panel*panel, c.n-first // the position of column 0 of the scores
+	ld := (c.n-zero+panel-1)/panel*panel + 16  // never a power of two of bytes
 	p, stats := memory.part(0, H*ld), memory.part(1, 2*H)
 	for g := range c.G {
 		for h0, h1 := g*group, 0; h0 < (g+1)*group; h0 = h1 {
 			h1 = min(h0+tileRows(), (g+1)*group)
-			for j := 0; j < c.n; j += panel {
-				tile(h1-h0, min(panel, c.n-j), D, q[h0*D:], D, 1, c.keys[j*width+g*D*panel:], panel, p[h0*ld+j:], ld, false)
+			for j := zero; j < c.n; j += panel {
+				tile(h1-h0, min(panel, c.n-j), D, q[h0*D:], D, 1, c.keys[j*width+g*D*panel:], panel, p[h0*ld+j-zero:], ld, false)
 			}
 		}
 	}
-	softmaxRows(p, ld, H, c.n, 0, c.n, scale, stats)
+	softmaxRows(p[first-zero:], ld, H, seen, 0, seen, scale, stats)
 	for g := range c.G {
 		for h0, h1 := g*group, 0; h0 < (g+1)*group; h0 = h1 {
 			h1 = min(h0+tileRows(), (g+1)*group)
 			for e := 0; e < D; e += panel {
-				tile(h1-h0, min(panel, D-e), c.n, p[h0*ld:], ld, 1, c.values[g*D+e:], width, out[h0*D+e:], D, false)
+				tile(h1-h0, min(panel, D-e), seen, p[h0*ld+first-zero:], ld, 1, c.values[first*width+g*D+e:], width, out[h0*D+e:], D, false)
 			}
 		}
 	}

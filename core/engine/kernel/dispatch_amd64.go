@@ -280,14 +280,14 @@ func softmaxRows(p []float32, ld, rows, n0, step, width int, scale float32, stat
 	}
 }
 
-func softmaxBackwardRows(p, dp []float32, ld, rows, n0, width int, scale float32, stats []float32) {
+func softmaxBackwardRows(p, dp []float32, ld, rows, n0, step, width int, scale float32, stats []float32) {
 	switch {
 	case level >= avx512:
-		softmaxBackwardRowsAVX512(&p[0], &dp[0], ld, rows, n0, width, scale, &stats[0])
+		softmaxBackwardRowsAVX512(&p[0], &dp[0], ld, rows, n0, step, width, scale, &stats[0])
 	case level >= avx2:
-		softmaxBackwardRowsAVX2(&p[0], &dp[0], ld, rows, n0, width, scale, &stats[0])
+		softmaxBackwardRowsAVX2(&p[0], &dp[0], ld, rows, n0, step, width, scale, &stats[0])
 	default:
-		softmaxBackwardRowsGeneric(p, dp, ld, rows, n0, width, scale, stats)
+		softmaxBackwardRowsGeneric(p, dp, ld, rows, n0, step, width, scale, stats)
 	}
 }
 

@@ -251,8 +251,8 @@ func TestThreadsDoNotChangeBytes(t *testing.T) {
 			g := append([]float32(nil), y...)
 			AdamW(p, g, fresh("m", n), fresh("v", n), 0.1, 0.9, 0.99, 1e-8, 0.1, 1, 0.1, 0.01)
 			probs := fresh("probs", AttentionScratch(rows, 5))
-			Attention(fresh("attention", n), probs, q, k, v, spans, 5, 1, 32, 0.2)
-			AttentionBackward(fresh("dq", n), fresh("dk", len(k)), fresh("dv", len(v)), y, probs, q, k, v, spans, 5, 1, 32, 0.2)
+			Attention(fresh("attention", n), probs, q, k, v, spans, 5, 1, 32, 0.2, 0)
+			AttentionBackward(fresh("dq", n), fresh("dk", len(k)), fresh("dv", len(v)), y, probs, q, k, v, spans, 5, 1, 32, 0.2, 0)
 			Gemm(true, false, d, 32, rows, x, d, k, 32, fresh("gemm", d*32), 32, true)
 			return out
 		}
@@ -304,7 +304,7 @@ func TestSmallCallsDoNotAllocate(t *testing.T) {
 		"Rope":          func() { Rope(y, pos, w, w, 6, 32, false) },
 		"Softmax":       func() { Softmax(y) },
 		"LogSumExp":     func() { LogSumExp(y) },
-		"AttentionStep": func() { AttentionStep(y, x, x, x, one, 6, 0.1) },
+		"AttentionStep": func() { AttentionStep(y, x, x, x, one, 6, 0.1, 0) },
 	} {
 		f()
 		if n := testing.AllocsPerRun(20, f); n >= 1 {
