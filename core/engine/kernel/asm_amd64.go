@@ -181,6 +181,18 @@ func swiGLUAVX2(y *float32, gate *float32, up *float32, n int)
 //go:noescape
 func swiGLUBackwardAVX2(dgate *float32, dup *float32, dy *float32, gate *float32, up *float32, n int)
 
+// geGLUAVX2 is geGLUGeneric.
+// n and rows are at least 1.
+//
+//go:noescape
+func geGLUAVX2(y *float32, gate *float32, up *float32, n int)
+
+// geGLUBackwardAVX2 is geGLUBackwardGeneric.
+// n and rows are at least 1.
+//
+//go:noescape
+func geGLUBackwardAVX2(dgate *float32, dup *float32, dy *float32, gate *float32, up *float32, n int)
+
 // rotateAVX2 is rotateGeneric; sign is −1 for the inverse.
 // n and rows are at least 1.
 //
@@ -474,6 +486,18 @@ func swiGLUAVX512(y *float32, gate *float32, up *float32, n int)
 //
 //go:noescape
 func swiGLUBackwardAVX512(dgate *float32, dup *float32, dy *float32, gate *float32, up *float32, n int)
+
+// geGLUAVX512 is geGLUGeneric.
+// n and rows are at least 1.
+//
+//go:noescape
+func geGLUAVX512(y *float32, gate *float32, up *float32, n int)
+
+// geGLUBackwardAVX512 is geGLUBackwardGeneric.
+// n and rows are at least 1.
+//
+//go:noescape
+func geGLUBackwardAVX512(dgate *float32, dup *float32, dy *float32, gate *float32, up *float32, n int)
 
 // rotateAVX512 is rotateGeneric; sign is −1 for the inverse.
 // n and rows are at least 1.

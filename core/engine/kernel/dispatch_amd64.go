@@ -240,6 +240,28 @@ func swiGLUBackward(dgate, dup, dy, gate, up []float32) {
 	}
 }
 
+func geGLU(y, gate, up []float32) {
+	switch {
+	case level >= avx512:
+		geGLUAVX512(&y[0], &gate[0], &up[0], len(y))
+	case level >= avx2:
+		geGLUAVX2(&y[0], &gate[0], &up[0], len(y))
+	default:
+		geGLUGeneric(y, gate, up)
+	}
+}
+
+func geGLUBackward(dgate, dup, dy, gate, up []float32) {
+	switch {
+	case level >= avx512:
+		geGLUBackwardAVX512(&dgate[0], &dup[0], &dy[0], &gate[0], &up[0], len(dy))
+	case level >= avx2:
+		geGLUBackwardAVX2(&dgate[0], &dup[0], &dy[0], &gate[0], &up[0], len(dy))
+	default:
+		geGLUBackwardGeneric(dgate, dup, dy, gate, up)
+	}
+}
+
 func rotate(x, cos, sin []float32, inverse bool) {
 	switch {
 	case level >= avx512:

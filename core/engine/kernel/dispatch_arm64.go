@@ -125,6 +125,22 @@ func swiGLUBackward(dgate, dup, dy, gate, up []float32) {
 	swiGLUBackwardGeneric(dgate, dup, dy, gate, up)
 }
 
+func geGLU(y, gate, up []float32) {
+	if level == neon {
+		geGLUNEON(&y[0], &gate[0], &up[0], len(y))
+		return
+	}
+	geGLUGeneric(y, gate, up)
+}
+
+func geGLUBackward(dgate, dup, dy, gate, up []float32) {
+	if level == neon {
+		geGLUBackwardNEON(&dgate[0], &dup[0], &dy[0], &gate[0], &up[0], len(dy))
+		return
+	}
+	geGLUBackwardGeneric(dgate, dup, dy, gate, up)
+}
+
 // peak does n rounds and returns the operations of one: 48 vectors, multiplied and added.
 func peak(_ Precision, n int) int {
 	if level == neon {

@@ -68,6 +68,8 @@ func TestNothingIsReadOutsideTheSlices(t *testing.T) {
 			SumSquares(x)
 			SwiGLU(x, y, z)
 			SwiGLUBackward(u, v, x, y, z)
+			GeGLU(x, y, z)
+			GeGLUBackward(u, v, x, y, z)
 			AdamW(x, y, u, z, 1, 0.9, 0.9, 1, 0, 1, 1, 1)
 
 			rows, rstd := fresh(3*n), fresh(3)

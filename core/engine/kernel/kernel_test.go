@@ -156,6 +156,8 @@ func TestFloat32IsTheSameFromAVX512On(t *testing.T) {
 		}
 		SwiGLU(fresh("SwiGLU", rows*d), x, y)
 		SwiGLUBackward(fresh("dgate", rows*d), fresh("dup", rows*d), x, y, z)
+		GeGLU(fresh("GeGLU", rows*d), x, y)
+		GeGLUBackward(fresh("GeGLU dgate", rows*d), fresh("GeGLU dup", rows*d), x, y, z)
 		m, v := fresh("m", d), fresh("v", d)
 		SwiGLU(v, v, v)
 		Exp(v, v) // above 0

@@ -38,4 +38,10 @@ func swiGLUBackward(dgate, dup, dy, gate, up []float32) {
 	swiGLUBackwardGeneric(dgate, dup, dy, gate, up)
 }
 
+func geGLU(y, gate, up []float32) { geGLUGeneric(y, gate, up) }
+
+func geGLUBackward(dgate, dup, dy, gate, up []float32) {
+	geGLUBackwardGeneric(dgate, dup, dy, gate, up)
+}
+
 func peak(_ Precision, n int) int { return peakGeneric(n) }

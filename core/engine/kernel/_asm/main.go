@@ -29,6 +29,8 @@ func main() {
 		v.rmsNormBackward()
 		v.swiGLU()
 		v.swiGLUBackward()
+		v.geGLU()
+		v.geGLUBackward()
 		v.rotate()
 		v.adamW()
 		v.round()
