@@ -1,19 +1,23 @@
 package generate
 
 import (
-	"math"
-
+	"github.com/dno-project/dno/core/engine/graph"
 	"github.com/dno-project/dno/core/engine/kernel"
 	"github.com/dno-project/dno/core/engine/model"
 )
 
-// packed is a copy of the matrices in the layout that GemmPacked reads.
+// packed is a copy of the matrices in the layout that GemmPacked reads, and what norms multiply by.
 type packed struct {
 	layers []packedLayer
+	norm   []float32
 	head   kernel.Packed
 }
 
-type packedLayer struct{ q, k, v, o, gate, up, down kernel.Packed }
+// packedLayer is a layer; a norm that the family does not have is nil.
+type packedLayer struct {
+	q, k, v, o, gate, up, down                         kernel.Packed
+	attnNorm, qNorm, kNorm, attnPost, mlpNorm, mlpPost []float32
+}
 
 func (p *packed) pack(m *model.Model) {
 	if p.layers == nil {
@@ -22,6 +26,11 @@ func (p *packed) pack(m *model.Model) {
 	c := m.Config
 	width, ffn, qd, kd := c.Width, c.FFN, c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
 	pack := m.Precision().Pack
+	norm := func(to *[]float32, p *graph.Param) {
+		if p != nil {
+			*to = p.Gain(c.Family.PlusOne(), to)
+		}
+	}
 	for i, l := range m.Layers {
 		to := &p.layers[i]
 		pack(&to.q, l.Q.W, qd, width, width)
@@ -31,7 +40,14 @@ func (p *packed) pack(m *model.Model) {
 		pack(&to.gate, l.Gate.W, ffn, width, width)
 		pack(&to.up, l.Up.W, ffn, width, width)
 		pack(&to.down, l.Down.W, width, ffn, ffn)
+		norm(&to.attnNorm, l.AttnNorm)
+		norm(&to.qNorm, l.QNorm)
+		norm(&to.kNorm, l.KNorm)
+		norm(&to.attnPost, l.AttnPost)
+		norm(&to.mlpNorm, l.MLPNorm)
+		norm(&to.mlpPost, l.MLPPost)
 	}
+	norm(&p.norm, m.Norm)
 	pack(&p.head, m.Head.W, c.Vocab, width, width)
 }
 
@@ -41,12 +57,13 @@ func (p *packed) pack(m *model.Model) {
 // A row goes through the same operations in the same order as in the graph that trains the model, so
 // its logits are the same bytes.
 type decoder struct {
-	model    *model.Model
-	packed   *packed
-	scale    float32
-	cos, sin []float32
-	caches   []kernel.Cache // [L, slots]
-	last     []float32      // [slots, C] what the last token of each slot's prompt became
+	model  *model.Model
+	packed *packed
+	gated  func(y, gate, up []float32)
+	scale  float32
+	reach  []reach        // [L]
+	caches []kernel.Cache // [L, slots]
+	last   []float32      // [slots, C] what the last token of each slot's prompt became
 
 	// The rows at work. A prompt's stand together; of several rows of a slot the first is at position 0.
 	slots []int         // [N]
@@ -58,24 +75,37 @@ type decoder struct {
 	q, att   []float32 // [N, H·D]
 	k, v     []float32 // [N, G·D]
 	gate, up []float32 // [N, F]
-	rstd     []float32 // [N]
+	rstd     []float32 // [N·H]
 	probs    []float32
 	at       []*kernel.Cache // [N] of the layer at work
+}
+
+// reach is what a layer's attention knows of positions: see graph.Reach.
+type reach struct {
+	cos, sin []float32
+	window   int
 }
 
 // newDecoder returns a decoder of up to rows rows at a time over slots of so many positions.
 func newDecoder(m *model.Model, p *packed, slots, positions, rows int) *decoder {
 	c := m.Config
 	qd, kd := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
-	d := &decoder{model: m, packed: p, scale: float32(1 / math.Sqrt(float64(c.HeadDim))),
+	d := &decoder{model: m, packed: p, scale: c.Scale(), gated: kernel.SwiGLU,
 		caches: kernel.NewCaches(c.Layers*slots, positions, c.KVHeads, c.HeadDim), last: make([]float32, slots*c.Width),
 		slots: make([]int, 0, rows), pos: make([]int32, 0, rows), ids: make([]int32, 0, rows), spans: make([]kernel.Span, 0, rows),
 		x: make([]float32, rows*c.Width), h: make([]float32, rows*c.Width),
 		q: make([]float32, rows*qd), att: make([]float32, rows*qd), k: make([]float32, rows*kd), v: make([]float32, rows*kd),
-		gate: make([]float32, rows*c.FFN), up: make([]float32, rows*c.FFN), rstd: make([]float32, rows),
+		gate: make([]float32, rows*c.FFN), up: make([]float32, rows*c.FFN), rstd: make([]float32, rows*c.Heads),
 		probs: make([]float32, kernel.AttentionScratch(rows, c.Heads)),
 	}
-	d.cos, d.sin = m.Rope(positions)
+	if c.Family.GELU() {
+		d.gated = kernel.GeGLU
+	}
+	for l := range m.Layers {
+		r := m.Reach(l)
+		cos, sin := r.Rope(positions)
+		d.reach = append(d.reach, reach{cos, sin, r.Window})
+	}
 	return d
 }
 
@@ -139,23 +169,43 @@ func (d *decoder) forward(attend func(layer int)) {
 	for i, id := range d.ids {
 		copy(d.x[i*c.Width:(i+1)*c.Width], d.model.Embed.W[int(id)*c.Width:])
 	}
+	if scale := c.EmbedScale(); scale != 1 {
+		kernel.Scale(scale, d.x[:n*c.Width])
+	}
 	for l := range d.model.Layers {
-		w, p := &d.model.Layers[l], &d.packed.layers[l]
-		kernel.RMSNorm(d.h, d.rstd, d.x, w.AttnNorm.W, n, c.Width, eps)
+		p, r := &d.packed.layers[l], &d.reach[l]
+		kernel.RMSNorm(d.h, d.rstd, d.x, p.attnNorm, n, c.Width, eps)
 		kernel.GemmPacked(n, d.h, c.Width, &p.q, d.q, qd, false)
 		kernel.GemmPacked(n, d.h, c.Width, &p.k, d.k, kd, false)
 		kernel.GemmPacked(n, d.h, c.Width, &p.v, d.v, kd, false)
-		kernel.Rope(d.q, d.pos, d.cos, d.sin, c.Heads, c.HeadDim, false)
-		kernel.Rope(d.k, d.pos, d.cos, d.sin, c.KVHeads, c.HeadDim, false)
+		if p.qNorm != nil {
+			kernel.RMSNorm(d.q, d.rstd, d.q, p.qNorm, n*c.Heads, c.HeadDim, eps)
+			kernel.RMSNorm(d.k, d.rstd, d.k, p.kNorm, n*c.KVHeads, c.HeadDim, eps)
+		}
+		kernel.Rope(d.q, d.pos, r.cos, r.sin, c.Heads, c.HeadDim, false)
+		kernel.Rope(d.k, d.pos, r.cos, r.sin, c.KVHeads, c.HeadDim, false)
 		attend(l)
-		kernel.GemmPacked(n, d.att, qd, &p.o, d.x, c.Width, true)
+		d.residual(d.att, qd, &p.o, p.attnPost)
 
-		kernel.RMSNorm(d.h, d.rstd, d.x, w.MLPNorm.W, n, c.Width, eps)
+		kernel.RMSNorm(d.h, d.rstd, d.x, p.mlpNorm, n, c.Width, eps)
 		kernel.GemmPacked(n, d.h, c.Width, &p.gate, d.gate, c.FFN, false)
 		kernel.GemmPacked(n, d.h, c.Width, &p.up, d.up, c.FFN, false)
-		kernel.SwiGLU(d.gate[:n*c.FFN], d.gate, d.up)
-		kernel.GemmPacked(n, d.gate, c.FFN, &p.down, d.x, c.Width, true)
+		d.gated(d.gate[:n*c.FFN], d.gate, d.up)
+		d.residual(d.gate, c.FFN, &p.down, p.mlpPost)
 	}
+}
+
+// residual adds a matrix times the rows of y, which is width wide, to x: through a norm if there is one.
+func (d *decoder) residual(y []float32, width int, w *kernel.Packed, norm []float32) {
+	c, n := &d.model.Config, len(d.ids)
+	if norm == nil {
+		kernel.GemmPacked(n, y, width, w, d.x, c.Width, true)
+		return
+	}
+	kernel.GemmPacked(n, y, width, w, d.h, c.Width, false)
+	kernel.RMSNorm(d.h, d.rstd, d.h, norm, n, c.Width, float32(c.NormEps))
+	x := d.x[:n*c.Width]
+	kernel.Add(x, x, d.h)
 }
 
 // attendPrompts is attention within each prompt among the rows.
@@ -167,7 +217,7 @@ func (d *decoder) attendPrompts(layer int) {
 		cache.Clear()
 		cache.Add(d.k[s.From*kd:], d.v[s.From*kd:], s.To-s.From)
 	}
-	kernel.Attention(d.att, d.probs, d.q, d.k, d.v, d.spans, c.Heads, c.KVHeads, c.HeadDim, d.scale, 0)
+	kernel.Attention(d.att, d.probs, d.q, d.k, d.v, d.spans, c.Heads, c.KVHeads, c.HeadDim, d.scale, d.reach[layer].window)
 }
 
 // attendStored is attention of each row to its slot's cache.
@@ -176,12 +226,12 @@ func (d *decoder) attendStored(layer int) {
 	for _, slot := range d.slots {
 		d.at = append(d.at, d.cache(layer, slot))
 	}
-	kernel.AttentionStep(d.att, d.q, d.k, d.v, d.at, d.model.Config.Heads, d.scale, 0)
+	kernel.AttentionStep(d.att, d.q, d.k, d.v, d.at, d.model.Config.Heads, d.scale, d.reach[layer].window)
 }
 
 // head computes the logits [n, V] of the rows of x from first on.
 func (d *decoder) head(logits []float32, first, n int) {
 	c := &d.model.Config
-	kernel.RMSNorm(d.h, d.rstd, d.x[first*c.Width:], d.model.Norm.W, n, c.Width, float32(c.NormEps))
+	kernel.RMSNorm(d.h, d.rstd, d.x[first*c.Width:], d.packed.norm, n, c.Width, float32(c.NormEps))
 	kernel.GemmPacked(n, d.h, c.Width, &d.packed.head, logits, c.Vocab, false)
 }
