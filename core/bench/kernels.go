@@ -241,7 +241,7 @@ func attention(S, T, H, D int) []kernelCase {
 	scale := float32(1 / math.Sqrt(float64(D)))
 	forward := func(a *arena) (q, k, v, out, probs []float32) {
 		q, k, v, out, probs = a.take(n), a.take(n), a.take(n), a.take(n), a.take(kernel.AttentionScratch(S*T, H))
-		kernel.Attention(out, probs, q, k, v, spans, H, H, D, scale)
+		kernel.Attention(out, probs, q, k, v, spans, H, H, D, scale, 0)
 		return q, k, v, out, probs
 	}
 	return []kernelCase{
@@ -249,7 +249,7 @@ func attention(S, T, H, D int) []kernelCase {
 			name: "attention", shape: shape, flop: 2 * product, bytes: moved(3*n, n, 0),
 			prepare: func(a *arena) func() {
 				q, k, v, out, probs := forward(a)
-				return func() { kernel.Attention(out, probs, q, k, v, spans, H, H, D, scale) }
+				return func() { kernel.Attention(out, probs, q, k, v, spans, H, H, D, scale, 0) }
 			},
 		},
 		{
@@ -257,7 +257,7 @@ func attention(S, T, H, D int) []kernelCase {
 			prepare: func(a *arena) func() {
 				q, k, v, out, probs := forward(a)
 				dq, dk, dv := a.take(n), a.take(n), a.take(n)
-				return func() { kernel.AttentionBackward(dq, dk, dv, out, probs, q, k, v, spans, H, H, D, scale) }
+				return func() { kernel.AttentionBackward(dq, dk, dv, out, probs, q, k, v, spans, H, H, D, scale, 0) }
 			},
 		},
 	}

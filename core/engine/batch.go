@@ -101,6 +101,12 @@ func pack(b *graph.Batch, seqs []Sequence, order []int) {
 func rowBytes(c model.Config) int {
 	q, kv := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
 	kept := 2*c.Width + 2*q + 2*kv + 2*c.Heads + 2*c.FFN + 2
+	if c.Family.HeadNorms() {
+		kept += c.Heads + c.KVHeads
+	}
+	if c.Family.PostNorms() {
+		kept += 2*c.Width + 2
+	}
 	head := 4 * c.Width
 	return 4 * (c.Layers*kept + head)
 }

@@ -1,26 +1,35 @@
 package generate
 
 import (
-	"math"
-
+	"github.com/dno-project/dno/core/engine/graph"
 	"github.com/dno-project/dno/core/engine/kernel"
 	"github.com/dno-project/dno/core/engine/model"
 )
 
-// packed is a copy of the matrices in the layout that decoding reads.
+// packed is a copy of the matrices in the layout that decoding reads, and what norms multiply by.
 type packed struct {
 	layers []packedLayer
+	norm   []float32
 	head   model.Matrix
 	rank   int // the largest of an adapter
 }
 
-type packedLayer struct{ q, k, v, o, gate, up, down model.Matrix }
+// packedLayer is a layer; a norm that the family does not have is nil.
+type packedLayer struct {
+	q, k, v, o, gate, up, down                         model.Matrix
+	attnNorm, qNorm, kNorm, attnPost, mlpNorm, mlpPost []float32
+}
 
 func (p *packed) pack(m *model.Model) {
 	if p.layers == nil {
 		p.layers = make([]packedLayer, len(m.Layers))
 	}
 	precision := m.Precision()
+	norm := func(to *[]float32, p *graph.Param) {
+		if p != nil {
+			*to = p.Gain(m.Config.Family.PlusOne(), to)
+		}
+	}
 	p.rank = 0
 	for i, l := range m.Layers {
 		to := &p.layers[i]
@@ -34,7 +43,14 @@ func (p *packed) pack(m *model.Model) {
 		for _, w := range []*model.Matrix{&to.q, &to.k, &to.v, &to.o, &to.gate, &to.up, &to.down} {
 			p.rank = max(p.rank, w.Rank())
 		}
+		norm(&to.attnNorm, l.AttnNorm)
+		norm(&to.qNorm, l.QNorm)
+		norm(&to.kNorm, l.KNorm)
+		norm(&to.attnPost, l.AttnPost)
+		norm(&to.mlpNorm, l.MLPNorm)
+		norm(&to.mlpPost, l.MLPPost)
 	}
+	norm(&p.norm, m.Norm)
 	p.head.Pack(m.Head, precision)
 }
 
@@ -56,13 +72,14 @@ func (p *packed) size() int {
 // A row goes through the same operations in the same order as in the graph that trains the model, so
 // its logits are the same bytes.
 type decoder struct {
-	model    *model.Model
-	packed   *packed
-	scale    float32
-	cos, sin []float32
-	caches   []kernel.Cache // [L, slots]
-	prompts  []kernel.Cache // [L, prompts]
-	last     []float32      // [prompts, C] what the last token of each prompt became
+	model   *model.Model
+	packed  *packed
+	gated   func(y, gate, up []float32)
+	scale   float32
+	reach   []reach        // [L]
+	caches  []kernel.Cache // [L, slots]
+	prompts []kernel.Cache // [L, prompts]
+	last    []float32      // [prompts, C] what the last token of each prompt became
 
 	// The rows at work: some prompts, from position 0 on, or the next row of each of some slots.
 	pos   []int32       // [N]
@@ -74,10 +91,16 @@ type decoder struct {
 	q, att   []float32 // [N, H·D]
 	k, v     []float32 // [N, G·D]
 	gate, up []float32 // [N, F]
-	rstd     []float32 // [N]
+	rstd     []float32 // [N·H]
 	low      []float32 // [N, rank] of adapters
 	probs    []float32
 	at       []*kernel.Cache // [N] of the layer at work
+}
+
+// reach is what a layer's attention knows of positions: see graph.Reach.
+type reach struct {
+	cos, sin []float32
+	window   int
 }
 
 // room is what a decoder has memory for.
@@ -90,16 +113,23 @@ type room struct {
 func newDecoder(m *model.Model, p *packed, r room) *decoder {
 	c, rows := m.Config, r.rows
 	qd, kd := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
-	d := &decoder{model: m, packed: p, scale: float32(1 / math.Sqrt(float64(c.HeadDim))),
+	d := &decoder{model: m, packed: p, scale: c.Scale(), gated: kernel.SwiGLU,
 		caches:  kernel.NewCaches(c.Layers*r.slots, r.own, c.KVHeads, c.HeadDim),
 		prompts: kernel.NewCaches(c.Layers*r.prompts, r.prompt, c.KVHeads, c.HeadDim), last: make([]float32, r.prompts*c.Width),
 		which: make([]int, 0, rows), pos: make([]int32, 0, rows), ids: make([]int32, 0, rows), spans: make([]kernel.Span, 0, rows),
 		x: make([]float32, rows*c.Width), h: make([]float32, rows*c.Width),
 		q: make([]float32, rows*qd), att: make([]float32, rows*qd), k: make([]float32, rows*kd), v: make([]float32, rows*kd),
-		gate: make([]float32, rows*c.FFN), up: make([]float32, rows*c.FFN), rstd: make([]float32, rows), low: make([]float32, rows*p.rank),
+		gate: make([]float32, rows*c.FFN), up: make([]float32, rows*c.FFN), rstd: make([]float32, rows*c.Heads), low: make([]float32, rows*p.rank),
 		probs: make([]float32, kernel.AttentionScratch(rows, c.Heads)),
 	}
-	d.cos, d.sin = m.Rope(r.prompt + r.own)
+	if c.Family.GELU() {
+		d.gated = kernel.GeGLU
+	}
+	for l := range m.Layers {
+		at := m.Reach(l)
+		cos, sin := at.Rope(r.prompt + r.own)
+		d.reach = append(d.reach, reach{cos, sin, at.Window})
+	}
 	return d
 }
 
@@ -161,20 +191,40 @@ func (d *decoder) forward(attend func(layer int)) {
 	for i, id := range d.ids {
 		d.model.Embed.Row(int(id), d.x[i*c.Width:(i+1)*c.Width])
 	}
-	for l := range d.model.Layers {
-		w, p := &d.model.Layers[l], &d.packed.layers[l]
-		kernel.RMSNorm(d.h, d.rstd, d.x, w.AttnNorm.W, n, c.Width, eps)
-		model.MultiplyAll(n, d.h, d.low, model.Product{W: &p.q, Y: d.q}, model.Product{W: &p.k, Y: d.k}, model.Product{W: &p.v, Y: d.v})
-		kernel.Rope(d.q, d.pos, d.cos, d.sin, c.Heads, c.HeadDim, false)
-		kernel.Rope(d.k, d.pos, d.cos, d.sin, c.KVHeads, c.HeadDim, false)
-		attend(l)
-		p.o.Multiply(n, d.att, d.x, d.low, true)
-
-		kernel.RMSNorm(d.h, d.rstd, d.x, w.MLPNorm.W, n, c.Width, eps)
-		model.MultiplyAll(n, d.h, d.low, model.Product{W: &p.gate, Y: d.gate}, model.Product{W: &p.up, Y: d.up})
-		kernel.SwiGLU(d.gate[:n*c.FFN], d.gate, d.up)
-		p.down.Multiply(n, d.gate, d.x, d.low, true)
+	if scale := c.EmbedScale(); scale != 1 {
+		kernel.Scale(scale, d.x[:n*c.Width])
 	}
+	for l := range d.model.Layers {
+		p, r := &d.packed.layers[l], &d.reach[l]
+		kernel.RMSNorm(d.h, d.rstd, d.x, p.attnNorm, n, c.Width, eps)
+		model.MultiplyAll(n, d.h, d.low, model.Product{W: &p.q, Y: d.q}, model.Product{W: &p.k, Y: d.k}, model.Product{W: &p.v, Y: d.v})
+		if p.qNorm != nil {
+			kernel.RMSNorm(d.q, d.rstd, d.q, p.qNorm, n*c.Heads, c.HeadDim, eps)
+			kernel.RMSNorm(d.k, d.rstd, d.k, p.kNorm, n*c.KVHeads, c.HeadDim, eps)
+		}
+		kernel.Rope(d.q, d.pos, r.cos, r.sin, c.Heads, c.HeadDim, false)
+		kernel.Rope(d.k, d.pos, r.cos, r.sin, c.KVHeads, c.HeadDim, false)
+		attend(l)
+		d.residual(d.att, &p.o, p.attnPost)
+
+		kernel.RMSNorm(d.h, d.rstd, d.x, p.mlpNorm, n, c.Width, eps)
+		model.MultiplyAll(n, d.h, d.low, model.Product{W: &p.gate, Y: d.gate}, model.Product{W: &p.up, Y: d.up})
+		d.gated(d.gate[:n*c.FFN], d.gate, d.up)
+		d.residual(d.gate, &p.down, p.mlpPost)
+	}
+}
+
+// residual adds a matrix times the rows of y to x: through a norm if there is one.
+func (d *decoder) residual(y []float32, w *model.Matrix, norm []float32) {
+	c, n := &d.model.Config, len(d.ids)
+	if norm == nil {
+		w.Multiply(n, y, d.x, d.low, true)
+		return
+	}
+	w.Multiply(n, y, d.h, d.low, false)
+	kernel.RMSNorm(d.h, d.rstd, d.h, norm, n, c.Width, float32(c.NormEps))
+	x := d.x[:n*c.Width]
+	kernel.Add(x, x, d.h)
 }
 
 // attendPrompts is attention within each of the prompts.
@@ -186,7 +236,7 @@ func (d *decoder) attendPrompts(layer int) {
 		cache.Clear()
 		cache.Add(d.k[s.From*kd:], d.v[s.From*kd:], s.To-s.From)
 	}
-	kernel.Attention(d.att, d.probs, d.q, d.k, d.v, d.spans, c.Heads, c.KVHeads, c.HeadDim, d.scale)
+	kernel.Attention(d.att, d.probs, d.q, d.k, d.v, d.spans, c.Heads, c.KVHeads, c.HeadDim, d.scale, d.reach[layer].window)
 }
 
 // attendStored is attention of each row to its slot's cache.
@@ -195,12 +245,12 @@ func (d *decoder) attendStored(layer int) {
 	for _, slot := range d.which {
 		d.at = append(d.at, &d.ofLayer(d.caches, layer)[slot])
 	}
-	kernel.AttentionStep(d.att, d.q, d.k, d.v, d.at, d.model.Config.Heads, d.scale)
+	kernel.AttentionStep(d.att, d.q, d.k, d.v, d.at, d.model.Config.Heads, d.scale, d.reach[layer].window)
 }
 
 // head computes the logits [n, V] of the rows of x from first on.
 func (d *decoder) head(logits []float32, first, n int) {
 	c := &d.model.Config
-	kernel.RMSNorm(d.h, d.rstd, d.x[first*c.Width:], d.model.Norm.W, n, c.Width, float32(c.NormEps))
+	kernel.RMSNorm(d.h, d.rstd, d.x[first*c.Width:], d.packed.norm, n, c.Width, float32(c.NormEps))
 	d.packed.head.Multiply(n, d.h, logits, d.low, false)
 }

@@ -65,8 +65,13 @@ func (k *blocks) divide(b *Batch) {
 
 func (k block) rows() int { return k.hi - k.lo }
 
-// of returns the block's rows of x, which is width wide.
-func (k block) of(x []float32, width int) []float32 { return x[k.lo*width : k.hi*width] }
+// of returns the block's rows of x, which is width wide; nil of nil.
+func (k block) of(x []float32, width int) []float32 {
+	if x == nil {
+		return nil
+	}
+	return x[k.lo*width : k.hi*width]
+}
 
 // alone is the block in memory of its own.
 func (k block) alone() block { return block{0, k.hi - k.lo, k.spans} }

@@ -7,10 +7,10 @@ import (
 	"gorgonia.org/gorgonia"
 )
 
-// Embed is the first Op: y[i] = table[tokens[i]], [N, C].
-func (b *Builder) Embed(table *Param) Hidden {
+// Embed is the first Op: y[i] = scale · table[tokens[i]], [N, C].
+func (b *Builder) Embed(table *Param, scale float32) Hidden {
 	b.need(table, table.Shape[0], b.dims.Width)
-	o := &embedOp{op: b.op("embed", matrixType, matrixType, batchType), b: b, table: table}
+	o := &embedOp{op: b.op("embed", matrixType, matrixType, batchType), b: b, table: table, scale: scale}
 	return Hidden{b.apply(o, nil, table)}
 }
 
@@ -18,6 +18,7 @@ type embedOp struct {
 	op
 	b     *Builder
 	table *Param
+	scale float32
 	out   output
 }
 
@@ -33,7 +34,11 @@ func (o *embedOp) Do(in ...gorgonia.Value) (_ gorgonia.Value, err error) {
 		if id < 0 || int(id) >= vocab {
 			return nil, fmt.Errorf("embed: token id %d is not below the vocabulary's %d", id, vocab)
 		}
-		o.table.Row(int(id), y[i*c:(i+1)*c])
+		row := y[i*c : (i+1)*c]
+		o.table.Row(int(id), row)
+		if o.scale != 1 {
+			kernel.Scale(o.scale, row)
+		}
 	}
 	return t, nil
 }
@@ -58,11 +63,11 @@ type embedBackward struct {
 	forward *embedOp
 }
 
-// Do adds each row of dy to its token's row of the gradient. Tokens repeat, so that the work is
+// Do adds each row of scale · dy to its token's row of the gradient. Tokens repeat, so that the work is
 // split by columns: the order of the sum is the batch's, whatever the threads.
 func (o *embedBackward) Do(in ...gorgonia.Value) (_ gorgonia.Value, err error) {
 	defer o.guard(&err)
-	dw := o.forward.table.dW()
+	dw, scale := o.forward.table.dW(), o.forward.scale
 	if dw == nil {
 		return in[0], nil
 	}
@@ -73,7 +78,7 @@ func (o *embedBackward) Do(in ...gorgonia.Value) (_ gorgonia.Value, err error) {
 		for i, id := range tokens {
 			row := dw[int(id)*c+lo : int(id)*c+hi]
 			for j, v := range dy[i*c+lo : i*c+hi] {
-				row[j] += v
+				row[j] += float32(scale * v)
 			}
 		}
 	})

@@ -40,8 +40,8 @@ func TestGoldenArch(t *testing.T) {
 
 func goldenArch(t *testing.T, dir, config string) {
 	c, err := model.ParseConfig(read(t, dir, config))
-	if errors.Is(err, model.ErrFamily) {
-		t.Skipf("family %s: not built yet", filepath.Base(dir))
+	if name := filepath.Base(dir); errors.Is(err, model.ErrFamily) && slices.Contains([]string{"gemma2", "phi3", "qwen2"}, name) {
+		t.Skipf("family %s: not built yet", name)
 	}
 	must(t, err)
 	f := open(t, filepath.Join(dir, "model.safetensors"))

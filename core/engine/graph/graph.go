@@ -21,13 +21,15 @@ import (
 	"gorgonia.org/tensor"
 )
 
-// Dims are the sizes that the Ops of a decoder share.
+// Dims are what the Ops of a decoder share: sizes, and what its blocks compute.
 type Dims struct {
 	Width, FFN              int // C, F
 	Heads, KVHeads, HeadDim int // H, G, D
 	Eps                     float32
-	Precision               kernel.Precision                         // of products with weights
-	Rope                    func(positions int) (cos, sin []float32) // tables of D/2 a position
+	Scale                   float32          // of attention's scores
+	PlusOne                 bool             // norms multiply by 1 + weight, else by the weight
+	GELU                    bool             // the MLP's gated unit is GeGLU, else SwiGLU
+	Precision               kernel.Precision // of products with weights
 
 	low *lowRank
 }

@@ -23,10 +23,37 @@ func tiny(tied bool) model.Config {
 		NormEps: 1e-5, Rope: model.Rope{Theta: 10000, Type: "default"}, Tied: tied, InitStd: 0.4, BOS: -1, Pad: -1}
 }
 
+// configs are tiny ones of each family. A window of five is shorter than prompts, and than what follows them.
+func configs() map[string]model.Config {
+	all := map[string]model.Config{"tied": tiny(true), "untied": tiny(false)}
+	local := model.Rope{Theta: 100, Type: "default"}
+	for f, sliding := range map[model.Family][]bool{model.Mistral: {true, true}, model.Qwen3: nil, model.Gemma3: {true, false}} {
+		c := tiny(f == model.Gemma3)
+		c.Family = f
+		if c.Sliding = sliding; sliding != nil {
+			c.Window, c.LocalRope = 5, local
+		}
+		if f == model.Gemma3 {
+			c.QueryScalar = 11
+		}
+		all[f.String()] = c
+	}
+	return all
+}
+
+// newModel is a model with fresh weights, but for the norms: these are all kinds of numbers.
 func newModel(t *testing.T, c model.Config) *model.Model {
 	t.Helper()
 	m, err := model.New(c, 3)
 	must(t, err)
+	rng := rand.New(rand.NewPCG(7, 8))
+	for _, p := range m.Params().All {
+		for i := range p.W {
+			if len(p.Shape) == 1 {
+				p.W[i] += float32(rng.NormFloat64()) / 4
+			}
+		}
+	}
 	return m
 }
 
@@ -84,9 +111,9 @@ func TestGorgoniaStarts(t *testing.T) {
 }
 
 func TestGradientsAgainstFiniteDifferences(t *testing.T) {
-	for name, tied := range map[string]bool{"tied": true, "untied": false} {
+	for name, c := range configs() {
 		t.Run(name, func(t *testing.T) {
-			m := newModel(t, tiny(tied))
+			m := newModel(t, c)
 			train, err := m.Train()
 			must(t, err)
 			score, err := m.Score()
@@ -146,9 +173,9 @@ func gradients(t *testing.T, m *model.Model, b *graph.Batch) ([]float64, []float
 }
 
 func TestLogProbsAreTheSameBytesInAnyBatch(t *testing.T) {
-	for name, tied := range map[string]bool{"tied": true, "untied": false} {
+	for name, c := range configs() {
 		t.Run(name, func(t *testing.T) {
-			m := newModel(t, tiny(tied))
+			m := newModel(t, c)
 			score, err := m.Score()
 			must(t, err)
 			train, err := m.Train()
@@ -179,43 +206,63 @@ func TestLogProbsAreTheSameBytesInAnyBatch(t *testing.T) {
 					}
 				}
 			}
+			// A prompt that completions share.
+			prompt := seqs[4].prompt
+			b := pack(seqs[0])
+			b.Add(prompt, seqs[0].completion, seqs[4].completion, seqs[1].completion)
+			must(t, score.Run(context.Background(), b))
+			shared := slices.Clone(score.LogProbs()[1:])
+			for i, of := range []sequence{seqs[0], seqs[4], seqs[1]} {
+				must(t, score.Run(context.Background(), pack(sequence{prompt, of.completion})))
+				if got := score.LogProbs()[0]; got != shared[i] {
+					t.Errorf("completion %d: %v after a prompt that is shared, %v alone", i, shared[i], got)
+				}
+			}
 		})
 	}
 }
 
 func TestResultsDoNotDependOnThreads(t *testing.T) {
-	m := newModel(t, tiny(true))
-	seqs := ragged(37, 90, 2, 250, 31, 64, 200, 120, 17, 100, 30)
-	b := pack(seqs...)
-	for _, s := range seqs[2:5] {
-		b.Add(s.prompt, seqs[0].completion, s.completion, seqs[8].completion, seqs[9].completion)
-	}
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-	logps, grads := gradients(t, m, b)
-	for _, n := range []int{2, 7} {
-		runtime.GOMAXPROCS(n)
-		l, g := gradients(t, m, b)
-		if !slices.Equal(l, logps) || !slices.Equal(g, grads) {
-			t.Errorf("with %d threads log-probs or gradients are other bytes than with 1", n)
-		}
+	for name, c := range configs() {
+		t.Run(name, func(t *testing.T) {
+			m := newModel(t, c)
+			seqs := ragged(37, 90, 2, 250, 31, 64, 200, 120, 17, 100, 30)
+			b := pack(seqs...)
+			for _, s := range seqs[2:5] {
+				b.Add(s.prompt, seqs[0].completion, s.completion, seqs[8].completion, seqs[9].completion)
+			}
+			defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+			logps, grads := gradients(t, m, b)
+			for _, n := range []int{2, 7} {
+				runtime.GOMAXPROCS(n)
+				l, g := gradients(t, m, b)
+				if !slices.Equal(l, logps) || !slices.Equal(g, grads) {
+					t.Errorf("with %d threads log-probs or gradients are other bytes than with 1", n)
+				}
+			}
+		})
 	}
 }
 
 func TestAGraphTakesAnyShape(t *testing.T) {
-	m := newModel(t, tiny(false))
-	reused, err := m.Train()
-	must(t, err)
-	for _, lengths := range [][]int{{10, 3}, {64, 64, 64, 64}, {100, 7, 33, 2}, {2}, {10, 3}} {
-		seqs := ragged(37, lengths...)
-		b := pack(seqs...)
-		b.Add(seqs[0].prompt, seqs[0].completion, seqs[len(seqs)-1].completion)
-		wantLogps, want := gradients(t, m, b)
-		m.Params().ZeroGrad()
-		_, err := reused.Run(context.Background(), b, mixed)
-		must(t, err)
-		if !slices.Equal(reused.LogProbs(), wantLogps) || !slices.Equal(m.Params().Grad, want) {
-			t.Errorf("lengths %v: a graph that has run on other shapes and a new one differ", lengths)
-		}
+	for name, c := range configs() {
+		t.Run(name, func(t *testing.T) {
+			m := newModel(t, c)
+			reused, err := m.Train()
+			must(t, err)
+			for _, lengths := range [][]int{{10, 3}, {64, 64, 64, 64}, {100, 7, 33, 2}, {2}, {10, 3}} {
+				seqs := ragged(37, lengths...)
+				b := pack(seqs...)
+				b.Add(seqs[0].prompt, seqs[0].completion, seqs[len(seqs)-1].completion)
+				wantLogps, want := gradients(t, m, b)
+				m.Params().ZeroGrad()
+				_, err := reused.Run(context.Background(), b, mixed)
+				must(t, err)
+				if !slices.Equal(reused.LogProbs(), wantLogps) || !slices.Equal(m.Params().Grad, want) {
+					t.Errorf("lengths %v: a graph that has run on other shapes and a new one differ", lengths)
+				}
+			}
+		})
 	}
 }
 
@@ -328,16 +375,20 @@ func TestF44FailuresAreErrorsAndTheGraphGoesOn(t *testing.T) {
 
 func TestAWrongShapeIsRefused(t *testing.T) {
 	m := newModel(t, tiny(false))
-	dims := graph.Dims{Width: 20, FFN: 28, Heads: 4, KVHeads: 2, HeadDim: 6, Eps: 1e-5, Rope: m.Rope}
+	dims := graph.Dims{Width: 20, FFN: 28, Heads: 4, KVHeads: 2, HeadDim: 6, Eps: 1e-5, Scale: 1}
 	l := m.Layers[0]
 	for name, wire := range map[string]func(b *graph.Builder){
 		"gate and down swapped": func(b *graph.Builder) {
-			b.HeadLogProbs(b.MLP(b.Embed(m.Embed), graph.MLPParams{Norm: l.MLPNorm, Gate: l.Down, Up: l.Up, Down: l.Gate}), m.Norm, m.Head)
+			b.HeadLogProbs(b.MLP(b.Embed(m.Embed, 1), graph.MLPParams{Norm: l.MLPNorm, Gate: l.Down, Up: l.Up, Down: l.Gate}), m.Norm, m.Head)
+		},
+		"a head's norm without the other": func(b *graph.Builder) {
+			b.HeadLogProbs(b.Attention(b.Embed(m.Embed, 1), graph.AttentionParams{Norm: l.AttnNorm, Q: l.Q, K: l.K, V: l.V, O: l.O, QNorm: l.AttnNorm},
+				m.Reach(0)), m.Norm, m.Head)
 		},
 		"a missing parameter": func(b *graph.Builder) {
-			b.HeadLogProbs(b.Attention(b.Embed(m.Embed), graph.AttentionParams{Norm: l.AttnNorm, Q: l.Q, K: l.K, V: l.V}), m.Norm, m.Head)
+			b.HeadLogProbs(b.Attention(b.Embed(m.Embed, 1), graph.AttentionParams{Norm: l.AttnNorm, Q: l.Q, K: l.K, V: l.V}, m.Reach(0)), m.Norm, m.Head)
 		},
-		"no head": func(b *graph.Builder) { b.Embed(m.Embed) },
+		"no head": func(b *graph.Builder) { b.Embed(m.Embed, 1) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := graph.NewBuilder(m.Params(), dims)
@@ -355,12 +406,8 @@ func TestGraphsBuiltTogetherAgree(t *testing.T) {
 	logps, grads := gradients(t, newModel(t, c), b)
 	var wg sync.WaitGroup
 	for range 4 {
+		m := newModel(t, c)
 		wg.Go(func() {
-			m, err := model.New(c, 3)
-			if err != nil {
-				t.Error(err)
-				return
-			}
 			g, err := m.Train()
 			if err != nil {
 				t.Error(err)
@@ -405,7 +452,12 @@ func TestF44GraphsAreFreed(t *testing.T) {
 func TestARunAllocatesLittle(t *testing.T) {
 	// With two, a second task's memory may be made in the first run or in any later one.
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-	m := newModel(t, tiny(true))
+	for name, c := range configs() {
+		t.Run(name, func(t *testing.T) { runAllocatesLittle(t, newModel(t, c)) })
+	}
+}
+
+func runAllocatesLittle(t *testing.T, m *model.Model) {
 	train, err := m.Train()
 	must(t, err)
 	b := pack(ragged(37, 60, 60, 100, 200)...)

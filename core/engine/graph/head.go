@@ -55,7 +55,7 @@ func (o *headOp) Do(in ...gorgonia.Value) (_ gorgonia.Value, err error) {
 		o.tokens = make([]float64, targets)
 	}
 	o.tokens = o.tokens[:targets]
-	kernel.RMSNorm(take(&o.h, scored*c), take(&o.rstd, scored), rows, o.norm.W, scored, c, o.b.dims.Eps)
+	kernel.RMSNorm(take(&o.h, scored*c), take(&o.rstd, scored), rows, o.norm.Gain(o.b.dims.PlusOne, &o.run.shared.gain), scored, c, o.b.dims.Eps)
 	for lo := 0; lo < scored; lo += o.chunk() {
 		if err := o.begin(); err != nil {
 			return nil, err
@@ -147,7 +147,7 @@ func (o *headBackward) Do(in ...gorgonia.Value) (_ gorgonia.Value, err error) {
 		f.b.dims.linearBackward(drows[lo*c:hi*c], f.head, z, f.h[lo*c:hi*c], hi-lo, false)
 	}
 	rows := gather(o.run, x, c)
-	kernel.RMSNormBackward(drows, f.norm.dW(), drows, rows, f.norm.W, f.rstd, scored, c, false)
+	kernel.RMSNormBackward(drows, f.norm.dW(), drows, rows, f.norm.Gain(f.b.dims.PlusOne, &s.gain), f.rstd, scored, c, false)
 	dx, t := o.out.get(b.Rows(), c)
 	clear(dx)
 	for i, row := range b.Scored {

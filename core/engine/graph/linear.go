@@ -7,7 +7,9 @@ import (
 
 // workspace is memory that all Ops of a graph use in turn. It only grows.
 type workspace struct {
-	h, a                []float32     // the norm's and the SwiGLU's output
+	h, a                []float32     // the norm's and the gated unit's output
+	gain                []float32     // 1 + the weight of the norm at work
+	q, k                []float32     // attention's, where their norms' inputs are kept
 	dh, da, dgate, dup  []float32     // their gradients
 	dout, dq, dk, dv    []float32     // attention's gradients
 	attention           attentionActs // where nothing is kept for a backward pass
@@ -52,6 +54,34 @@ func (d *Dims) linearBackward(dx []float32, w *Param, dy, x []float32, n int, ac
 	if w.Adapter != nil {
 		d.adaptBackward(dx, w.Adapter, dy, x, n)
 	}
+}
+
+// residual is y += x·Wᵀ over n rows or, with a norm, y += RMSNorm(x·Wᵀ), where product and rstd are kept for
+// residualBackward. h is overwritten then.
+func (s *workspace) residual(d *Dims, y, x []float32, w, norm *Param, product, rstd []float32, n int) {
+	if norm == nil {
+		d.linear(y, x, w, n, true)
+		return
+	}
+	c := d.Width
+	h := take(&s.h, n*c)
+	d.linear(product, x, w, n, false)
+	kernel.RMSNorm(h, rstd, product, norm.Gain(d.PlusOne, &s.gain), n, c, d.Eps)
+	eachRows(n, c, func(i int) {
+		row := y[i*c : (i+1)*c]
+		kernel.Add(row, row, h[i*c:])
+	})
+}
+
+// residualBackward is dx = dy·W and dW += dyᵀ·x with dy taken back through the norm, if there is one. dy itself stays
+// what it is, the gradient of what went around. dh is overwritten.
+func (s *workspace) residualBackward(d *Dims, dx []float32, w, norm *Param, dy, x, product, rstd []float32, n int) {
+	if norm != nil {
+		dproduct := take(&s.dh, n*d.Width)
+		kernel.RMSNormBackward(dproduct, norm.dW(), dy, product, norm.Gain(d.PlusOne, &s.gain), rstd, n, d.Width, false)
+		dy = dproduct
+	}
+	d.linearBackward(dx, w, dy, x, n, false)
 }
 
 // copyRows copies x [n, c] to an Op's own output.

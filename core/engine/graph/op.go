@@ -20,6 +20,42 @@ var (
 	scalarType = tensor.Float64
 )
 
+// inputs are the types of an Op's arguments: x, the parameters, the batch.
+func inputs(params []*Param) []hm.Type {
+	types := []hm.Type{matrixType}
+	for _, p := range params {
+		types = append(types, p.typ())
+	}
+	return append(types, batchType)
+}
+
+// typ is the type of a parameter's node.
+func (p *Param) typ() gorgonia.TensorType {
+	if len(p.Shape) == 2 {
+		return matrixType
+	}
+	return vectorType
+}
+
+// present are those of the parameters that are there.
+func present(params ...*Param) (list []*Param) {
+	for _, p := range params {
+		if p != nil {
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
+// differentiable says of each argument of an Op whether there is a derivative by it: by all but the batch.
+func (o *op) differentiable() []bool {
+	d := make([]bool, len(o.in))
+	for i := range len(d) - 1 {
+		d[i] = true
+	}
+	return d
+}
+
 // nominal is the static shape of what depends on the batch. Gorgonia wants one, and its tape
 // machine never compares it with the real sizes.
 var nominal = map[int]tensor.Shape{0: tensor.ScalarShape(), 1: {1}, 2: {1, 1}}
@@ -125,11 +161,7 @@ func (b *Builder) gradients(backward *gorgonia.Node, params ...*Param) (gorgonia
 	nodes := gorgonia.Nodes{backward}
 	from := backward.Type()
 	for _, p := range params {
-		t := vectorType
-		if len(p.Shape) == 2 {
-			t = matrixType
-		}
-		o := &gradView{b.op("gradient of "+p.Name, t, from), p, emptyTensor(len(p.Shape))}
+		o := &gradView{b.op("gradient of "+p.Name, p.typ(), from), p, emptyTensor(len(p.Shape))}
 		o.dims = tensor.Shape(p.Shape)
 		view, err := gorgonia.ApplyOp(o, backward)
 		if err != nil {

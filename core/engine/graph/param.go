@@ -44,6 +44,18 @@ func (p *Param) dW() []float32 {
 	return p.Grad
 }
 
+// Gain returns what a norm of this weight multiplies by: W or, with plusOne, 1 + W in to, which grows as it needs.
+func (p *Param) Gain(plusOne bool, to *[]float32) []float32 {
+	if !plusOne {
+		return p.W
+	}
+	gain := take(to, len(p.W))
+	for i, w := range p.W {
+		gain[i] = 1 + w
+	}
+	return gain
+}
+
 // Spec names a parameter that is to be made.
 type Spec struct {
 	Name  string

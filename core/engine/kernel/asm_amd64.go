@@ -119,7 +119,7 @@ func softmaxRowsAVX2(p *float32, ld int, rows int, n0 int, step int, width int, 
 // n and rows are at least 1.
 //
 //go:noescape
-func softmaxBackwardRowsAVX2(p *float32, dp *float32, ld int, rows int, n0 int, width int, scale float32, stats *float32)
+func softmaxBackwardRowsAVX2(p *float32, dp *float32, ld int, rows int, n0 int, step int, width int, scale float32, stats *float32)
 
 // scaleRowsAVX2 is scaleRowsGeneric.
 // n and rows are at least 1.
@@ -180,6 +180,18 @@ func swiGLUAVX2(y *float32, gate *float32, up *float32, n int)
 //
 //go:noescape
 func swiGLUBackwardAVX2(dgate *float32, dup *float32, dy *float32, gate *float32, up *float32, n int)
+
+// geGLUAVX2 is geGLUGeneric.
+// n and rows are at least 1.
+//
+//go:noescape
+func geGLUAVX2(y *float32, gate *float32, up *float32, n int)
+
+// geGLUBackwardAVX2 is geGLUBackwardGeneric.
+// n and rows are at least 1.
+//
+//go:noescape
+func geGLUBackwardAVX2(dgate *float32, dup *float32, dy *float32, gate *float32, up *float32, n int)
 
 // rotateAVX2 is rotateGeneric; sign is −1 for the inverse.
 // n and rows are at least 1.
@@ -443,7 +455,7 @@ func softmaxRowsAVX512(p *float32, ld int, rows int, n0 int, step int, width int
 // n and rows are at least 1.
 //
 //go:noescape
-func softmaxBackwardRowsAVX512(p *float32, dp *float32, ld int, rows int, n0 int, width int, scale float32, stats *float32)
+func softmaxBackwardRowsAVX512(p *float32, dp *float32, ld int, rows int, n0 int, step int, width int, scale float32, stats *float32)
 
 // scaleRowsAVX512 is scaleRowsGeneric.
 // n and rows are at least 1.
@@ -504,6 +516,18 @@ func swiGLUAVX512(y *float32, gate *float32, up *float32, n int)
 //
 //go:noescape
 func swiGLUBackwardAVX512(dgate *float32, dup *float32, dy *float32, gate *float32, up *float32, n int)
+
+// geGLUAVX512 is geGLUGeneric.
+// n and rows are at least 1.
+//
+//go:noescape
+func geGLUAVX512(y *float32, gate *float32, up *float32, n int)
+
+// geGLUBackwardAVX512 is geGLUBackwardGeneric.
+// n and rows are at least 1.
+//
+//go:noescape
+func geGLUBackwardAVX512(dgate *float32, dup *float32, dy *float32, gate *float32, up *float32, n int)
 
 // rotateAVX512 is rotateGeneric; sign is −1 for the inverse.
 // n and rows are at least 1.
@@ -606,6 +630,54 @@ func quantizeAVX512(dst *float32, x *float32, n int)
 //
 //go:noescape
 func peakAVX512(n int)
+
+// heads1x32AVX512 is tileHeadsGeneric for 1 heads with fused sums; distances are in bytes, n is at most 32.
+// n and rows are at least 1.
+//
+//go:noescape
+func heads1x32AVX512(k int, a *float32, ah int, b *float32, bh int, bs int, c *float32, ch int, n int, acc int)
+
+// heads2x32AVX512 is tileHeadsGeneric for 2 heads with fused sums; distances are in bytes, n is at most 32.
+// n and rows are at least 1.
+//
+//go:noescape
+func heads2x32AVX512(k int, a *float32, ah int, b *float32, bh int, bs int, c *float32, ch int, n int, acc int)
+
+// heads3x32AVX512 is tileHeadsGeneric for 3 heads with fused sums; distances are in bytes, n is at most 32.
+// n and rows are at least 1.
+//
+//go:noescape
+func heads3x32AVX512(k int, a *float32, ah int, b *float32, bh int, bs int, c *float32, ch int, n int, acc int)
+
+// heads4x32AVX512 is tileHeadsGeneric for 4 heads with fused sums; distances are in bytes, n is at most 32.
+// n and rows are at least 1.
+//
+//go:noescape
+func heads4x32AVX512(k int, a *float32, ah int, b *float32, bh int, bs int, c *float32, ch int, n int, acc int)
+
+// heads5x32AVX512 is tileHeadsGeneric for 5 heads with fused sums; distances are in bytes, n is at most 32.
+// n and rows are at least 1.
+//
+//go:noescape
+func heads5x32AVX512(k int, a *float32, ah int, b *float32, bh int, bs int, c *float32, ch int, n int, acc int)
+
+// heads6x32AVX512 is tileHeadsGeneric for 6 heads with fused sums; distances are in bytes, n is at most 32.
+// n and rows are at least 1.
+//
+//go:noescape
+func heads6x32AVX512(k int, a *float32, ah int, b *float32, bh int, bs int, c *float32, ch int, n int, acc int)
+
+// heads7x32AVX512 is tileHeadsGeneric for 7 heads with fused sums; distances are in bytes, n is at most 32.
+// n and rows are at least 1.
+//
+//go:noescape
+func heads7x32AVX512(k int, a *float32, ah int, b *float32, bh int, bs int, c *float32, ch int, n int, acc int)
+
+// heads8x32AVX512 is tileHeadsGeneric for 8 heads with fused sums; distances are in bytes, n is at most 32.
+// n and rows are at least 1.
+//
+//go:noescape
+func heads8x32AVX512(k int, a *float32, ah int, b *float32, bh int, bs int, c *float32, ch int, n int, acc int)
 
 // tile1x16BF16 is tileGeneric for m = 1 on pairs of bfloat16, which k counts; strides are in bytes, n is at most 16.
 // n and rows are at least 1.

@@ -2034,17 +2034,17 @@ end28:
 	VZEROUPPER
 	RET
 
-// func softmaxBackwardRowsAVX2(p *float32, dp *float32, ld int, rows int, n0 int, width int, scale float32, stats *float32)
+// func softmaxBackwardRowsAVX2(p *float32, dp *float32, ld int, rows int, n0 int, step int, width int, scale float32, stats *float32)
 // Requires: AVX, AVX2, FMA3
-TEXT ·softmaxBackwardRowsAVX2(SB), NOSPLIT, $0-64
+TEXT ·softmaxBackwardRowsAVX2(SB), NOSPLIT, $0-72
 	MOVQ         p+0(FP), AX
 	MOVQ         dp+8(FP), CX
 	MOVQ         ld+16(FP), DX
 	MOVQ         rows+24(FP), BX
 	MOVQ         n0+32(FP), SI
-	MOVQ         stats+56(FP), DI
+	MOVQ         stats+64(FP), DI
 	SHLQ         $0x02, DX
-	VBROADCASTSS scale+48(FP), Y9
+	VBROADCASTSS scale+56(FP), Y9
 
 row:
 	VBROADCASTSS (DI), Y8
@@ -2267,7 +2267,7 @@ next37:
 	VMASKMOVPS Y0, Y15, (CX)(R8*4)
 
 end38:
-	MOVQ   width+40(FP), R9
+	MOVQ   width+48(FP), R9
 	MOVQ   SI, R8
 	SUBQ   SI, R9
 	VXORPS Y0, Y0, Y0
@@ -2295,7 +2295,8 @@ end41:
 	ADDQ DX, AX
 	ADDQ DX, CX
 	ADDQ $0x08, DI
-	ADDQ $0x01, SI
+	MOVQ step+40(FP), R8
+	ADDQ R8, SI
 	SUBQ $0x01, BX
 	JNZ  row
 	VZEROUPPER
@@ -3368,6 +3369,498 @@ end101:
 	VZEROUPPER
 	RET
 
+// func geGLUAVX2(y *float32, gate *float32, up *float32, n int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·geGLUAVX2(SB), NOSPLIT, $0-32
+	MOVQ y+0(FP), AX
+	MOVQ gate+8(FP), CX
+	MOVQ up+16(FP), DX
+	MOVQ n+24(FP), BX
+	XORQ SI, SI
+
+loop102:
+	CMPQ        BX, $0x00000010
+	JLT         next103
+	VMOVUPS     (CX)(SI*4), Y0
+	VMOVUPS     (DX)(SI*4), Y1
+	VMULPS      Y0, Y0, Y3
+	VMOVUPS     bits_3d922279<>+0(SB), Y4
+	VFMADD213PS bits_3fcc422a<>+0(SB), Y3, Y4
+	VMULPS      Y0, Y4, Y4
+	VXORPS      Y2, Y2, Y2
+	VSUBPS      Y4, Y2, Y2
+	VMOVUPS     bits_42b30000<>+0(SB), Y10
+	VMINPS      Y2, Y10, Y2
+	VMOVUPS     bits_c2d10000<>+0(SB), Y10
+	VMAXPS      Y2, Y10, Y2
+	VMULPS      bits_3fb8aa3b<>+0(SB), Y2, Y8
+	VROUNDPS    $0x08, Y8, Y8
+	VFMADD231PS bits_bf318000<>+0(SB), Y8, Y2
+	VFMADD231PS bits_395e8083<>+0(SB), Y8, Y2
+	VMOVUPS     bits_39506967<>+0(SB), Y9
+	VFMADD213PS bits_3ab743ce<>+0(SB), Y2, Y9
+	VFMADD213PS bits_3c088908<>+0(SB), Y2, Y9
+	VFMADD213PS bits_3d2aa9c1<>+0(SB), Y2, Y9
+	VFMADD213PS bits_3e2aaaaa<>+0(SB), Y2, Y9
+	VFMADD213PS bits_3f000000<>+0(SB), Y2, Y9
+	VMULPS      Y2, Y9, Y9
+	VFMADD213PS Y2, Y2, Y9
+	VADDPS      bits_3f800000<>+0(SB), Y9, Y2
+	VCVTPS2DQ   Y8, Y8
+	VPSRAD      $0x01, Y8, Y10
+	VPSUBD      Y10, Y8, Y8
+	VPADDD      bits_0000007f<>+0(SB), Y10, Y10
+	VPSLLD      $0x17, Y10, Y10
+	VMULPS      Y10, Y2, Y2
+	VPADDD      bits_0000007f<>+0(SB), Y8, Y8
+	VPSLLD      $0x17, Y8, Y8
+	VMULPS      Y8, Y2, Y2
+	VADDPS      bits_3f800000<>+0(SB), Y2, Y2
+	VMOVUPS     bits_3f800000<>+0(SB), Y8
+	VDIVPS      Y2, Y8, Y2
+	VMULPS      Y2, Y0, Y0
+	VMULPS      Y1, Y0, Y0
+	VMOVUPS     Y0, (AX)(SI*4)
+	VMOVUPS     32(CX)(SI*4), Y0
+	VMOVUPS     32(DX)(SI*4), Y1
+	VMULPS      Y0, Y0, Y3
+	VMOVUPS     bits_3d922279<>+0(SB), Y4
+	VFMADD213PS bits_3fcc422a<>+0(SB), Y3, Y4
+	VMULPS      Y0, Y4, Y4
+	VXORPS      Y2, Y2, Y2
+	VSUBPS      Y4, Y2, Y2
+	VMOVUPS     bits_42b30000<>+0(SB), Y10
+	VMINPS      Y2, Y10, Y2
+	VMOVUPS     bits_c2d10000<>+0(SB), Y10
+	VMAXPS      Y2, Y10, Y2
+	VMULPS      bits_3fb8aa3b<>+0(SB), Y2, Y8
+	VROUNDPS    $0x08, Y8, Y8
+	VFMADD231PS bits_bf318000<>+0(SB), Y8, Y2
+	VFMADD231PS bits_395e8083<>+0(SB), Y8, Y2
+	VMOVUPS     bits_39506967<>+0(SB), Y9
+	VFMADD213PS bits_3ab743ce<>+0(SB), Y2, Y9
+	VFMADD213PS bits_3c088908<>+0(SB), Y2, Y9
+	VFMADD213PS bits_3d2aa9c1<>+0(SB), Y2, Y9
+	VFMADD213PS bits_3e2aaaaa<>+0(SB), Y2, Y9
+	VFMADD213PS bits_3f000000<>+0(SB), Y2, Y9
+	VMULPS      Y2, Y9, Y9
+	VFMADD213PS Y2, Y2, Y9
+	VADDPS      bits_3f800000<>+0(SB), Y9, Y2
+	VCVTPS2DQ   Y8, Y8
+	VPSRAD      $0x01, Y8, Y10
+	VPSUBD      Y10, Y8, Y8
+	VPADDD      bits_0000007f<>+0(SB), Y10, Y10
+	VPSLLD      $0x17, Y10, Y10
+	VMULPS      Y10, Y2, Y2
+	VPADDD      bits_0000007f<>+0(SB), Y8, Y8
+	VPSLLD      $0x17, Y8, Y8
+	VMULPS      Y8, Y2, Y2
+	VADDPS      bits_3f800000<>+0(SB), Y2, Y2
+	VMOVUPS     bits_3f800000<>+0(SB), Y8
+	VDIVPS      Y2, Y8, Y2
+	VMULPS      Y2, Y0, Y0
+	VMULPS      Y1, Y0, Y0
+	VMOVUPS     Y0, 32(AX)(SI*4)
+	ADDQ        $0x00000010, SI
+	SUBQ        $0x00000010, BX
+	JMP         loop102
+
+next103:
+loop104:
+	CMPQ        BX, $0x00000008
+	JLT         next105
+	VMOVUPS     (CX)(SI*4), Y0
+	VMOVUPS     (DX)(SI*4), Y1
+	VMULPS      Y0, Y0, Y3
+	VMOVUPS     bits_3d922279<>+0(SB), Y4
+	VFMADD213PS bits_3fcc422a<>+0(SB), Y3, Y4
+	VMULPS      Y0, Y4, Y4
+	VXORPS      Y2, Y2, Y2
+	VSUBPS      Y4, Y2, Y2
+	VMOVUPS     bits_42b30000<>+0(SB), Y10
+	VMINPS      Y2, Y10, Y2
+	VMOVUPS     bits_c2d10000<>+0(SB), Y10
+	VMAXPS      Y2, Y10, Y2
+	VMULPS      bits_3fb8aa3b<>+0(SB), Y2, Y8
+	VROUNDPS    $0x08, Y8, Y8
+	VFMADD231PS bits_bf318000<>+0(SB), Y8, Y2
+	VFMADD231PS bits_395e8083<>+0(SB), Y8, Y2
+	VMOVUPS     bits_39506967<>+0(SB), Y9
+	VFMADD213PS bits_3ab743ce<>+0(SB), Y2, Y9
+	VFMADD213PS bits_3c088908<>+0(SB), Y2, Y9
+	VFMADD213PS bits_3d2aa9c1<>+0(SB), Y2, Y9
+	VFMADD213PS bits_3e2aaaaa<>+0(SB), Y2, Y9
+	VFMADD213PS bits_3f000000<>+0(SB), Y2, Y9
+	VMULPS      Y2, Y9, Y9
+	VFMADD213PS Y2, Y2, Y9
+	VADDPS      bits_3f800000<>+0(SB), Y9, Y2
+	VCVTPS2DQ   Y8, Y8
+	VPSRAD      $0x01, Y8, Y10
+	VPSUBD      Y10, Y8, Y8
+	VPADDD      bits_0000007f<>+0(SB), Y10, Y10
+	VPSLLD      $0x17, Y10, Y10
+	VMULPS      Y10, Y2, Y2
+	VPADDD      bits_0000007f<>+0(SB), Y8, Y8
+	VPSLLD      $0x17, Y8, Y8
+	VMULPS      Y8, Y2, Y2
+	VADDPS      bits_3f800000<>+0(SB), Y2, Y2
+	VMOVUPS     bits_3f800000<>+0(SB), Y8
+	VDIVPS      Y2, Y8, Y2
+	VMULPS      Y2, Y0, Y0
+	VMULPS      Y1, Y0, Y0
+	VMOVUPS     Y0, (AX)(SI*4)
+	ADDQ        $0x00000008, SI
+	SUBQ        $0x00000008, BX
+	JMP         loop104
+
+next105:
+	TESTQ       BX, BX
+	JLE         end106
+	LEAQ        masks<>+128(SB), DI
+	SHLQ        $0x02, BX
+	SUBQ        BX, DI
+	VMOVUPS     (DI), Y15
+	VMASKMOVPS  (CX)(SI*4), Y15, Y0
+	VMASKMOVPS  (DX)(SI*4), Y15, Y1
+	VMULPS      Y0, Y0, Y3
+	VMOVUPS     bits_3d922279<>+0(SB), Y4
+	VFMADD213PS bits_3fcc422a<>+0(SB), Y3, Y4
+	VMULPS      Y0, Y4, Y4
+	VXORPS      Y2, Y2, Y2
+	VSUBPS      Y4, Y2, Y2
+	VMOVUPS     bits_42b30000<>+0(SB), Y10
+	VMINPS      Y2, Y10, Y2
+	VMOVUPS     bits_c2d10000<>+0(SB), Y10
+	VMAXPS      Y2, Y10, Y2
+	VMULPS      bits_3fb8aa3b<>+0(SB), Y2, Y8
+	VROUNDPS    $0x08, Y8, Y8
+	VFMADD231PS bits_bf318000<>+0(SB), Y8, Y2
+	VFMADD231PS bits_395e8083<>+0(SB), Y8, Y2
+	VMOVUPS     bits_39506967<>+0(SB), Y9
+	VFMADD213PS bits_3ab743ce<>+0(SB), Y2, Y9
+	VFMADD213PS bits_3c088908<>+0(SB), Y2, Y9
+	VFMADD213PS bits_3d2aa9c1<>+0(SB), Y2, Y9
+	VFMADD213PS bits_3e2aaaaa<>+0(SB), Y2, Y9
+	VFMADD213PS bits_3f000000<>+0(SB), Y2, Y9
+	VMULPS      Y2, Y9, Y9
+	VFMADD213PS Y2, Y2, Y9
+	VADDPS      bits_3f800000<>+0(SB), Y9, Y2
+	VCVTPS2DQ   Y8, Y8
+	VPSRAD      $0x01, Y8, Y10
+	VPSUBD      Y10, Y8, Y8
+	VPADDD      bits_0000007f<>+0(SB), Y10, Y10
+	VPSLLD      $0x17, Y10, Y10
+	VMULPS      Y10, Y2, Y2
+	VPADDD      bits_0000007f<>+0(SB), Y8, Y8
+	VPSLLD      $0x17, Y8, Y8
+	VMULPS      Y8, Y2, Y2
+	VADDPS      bits_3f800000<>+0(SB), Y2, Y2
+	VMOVUPS     bits_3f800000<>+0(SB), Y8
+	VDIVPS      Y2, Y8, Y2
+	VMULPS      Y2, Y0, Y0
+	VMULPS      Y1, Y0, Y0
+	VMASKMOVPS  Y0, Y15, (AX)(SI*4)
+
+end106:
+	VZEROUPPER
+	RET
+
+DATA bits_3d922279<>+0(SB)/4, $0x3d922279
+DATA bits_3d922279<>+4(SB)/4, $0x3d922279
+DATA bits_3d922279<>+8(SB)/4, $0x3d922279
+DATA bits_3d922279<>+12(SB)/4, $0x3d922279
+DATA bits_3d922279<>+16(SB)/4, $0x3d922279
+DATA bits_3d922279<>+20(SB)/4, $0x3d922279
+DATA bits_3d922279<>+24(SB)/4, $0x3d922279
+DATA bits_3d922279<>+28(SB)/4, $0x3d922279
+DATA bits_3d922279<>+32(SB)/4, $0x3d922279
+DATA bits_3d922279<>+36(SB)/4, $0x3d922279
+DATA bits_3d922279<>+40(SB)/4, $0x3d922279
+DATA bits_3d922279<>+44(SB)/4, $0x3d922279
+DATA bits_3d922279<>+48(SB)/4, $0x3d922279
+DATA bits_3d922279<>+52(SB)/4, $0x3d922279
+DATA bits_3d922279<>+56(SB)/4, $0x3d922279
+DATA bits_3d922279<>+60(SB)/4, $0x3d922279
+GLOBL bits_3d922279<>(SB), RODATA|NOPTR, $64
+
+DATA bits_3fcc422a<>+0(SB)/4, $0x3fcc422a
+DATA bits_3fcc422a<>+4(SB)/4, $0x3fcc422a
+DATA bits_3fcc422a<>+8(SB)/4, $0x3fcc422a
+DATA bits_3fcc422a<>+12(SB)/4, $0x3fcc422a
+DATA bits_3fcc422a<>+16(SB)/4, $0x3fcc422a
+DATA bits_3fcc422a<>+20(SB)/4, $0x3fcc422a
+DATA bits_3fcc422a<>+24(SB)/4, $0x3fcc422a
+DATA bits_3fcc422a<>+28(SB)/4, $0x3fcc422a
+DATA bits_3fcc422a<>+32(SB)/4, $0x3fcc422a
+DATA bits_3fcc422a<>+36(SB)/4, $0x3fcc422a
+DATA bits_3fcc422a<>+40(SB)/4, $0x3fcc422a
+DATA bits_3fcc422a<>+44(SB)/4, $0x3fcc422a
+DATA bits_3fcc422a<>+48(SB)/4, $0x3fcc422a
+DATA bits_3fcc422a<>+52(SB)/4, $0x3fcc422a
+DATA bits_3fcc422a<>+56(SB)/4, $0x3fcc422a
+DATA bits_3fcc422a<>+60(SB)/4, $0x3fcc422a
+GLOBL bits_3fcc422a<>(SB), RODATA|NOPTR, $64
+
+// func geGLUBackwardAVX2(dgate *float32, dup *float32, dy *float32, gate *float32, up *float32, n int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·geGLUBackwardAVX2(SB), NOSPLIT, $0-48
+	MOVQ dgate+0(FP), AX
+	MOVQ dup+8(FP), CX
+	MOVQ dy+16(FP), DX
+	MOVQ gate+24(FP), BX
+	MOVQ up+32(FP), SI
+	MOVQ n+40(FP), DI
+	XORQ R8, R8
+
+loop107:
+	CMPQ        DI, $0x00000010
+	JLT         next108
+	VMOVUPS     (BX)(R8*4), Y0
+	VMOVUPS     (SI)(R8*4), Y1
+	VMOVUPS     (DX)(R8*4), Y3
+	VMULPS      Y0, Y0, Y4
+	VMOVUPS     bits_3d922279<>+0(SB), Y11
+	VFMADD213PS bits_3fcc422a<>+0(SB), Y4, Y11
+	VMULPS      Y0, Y11, Y11
+	VMOVUPS     bits_3e5b33b6<>+0(SB), Y7
+	VFMADD213PS bits_3fcc422a<>+0(SB), Y4, Y7
+	VMULPS      Y0, Y7, Y7
+	VXORPS      Y2, Y2, Y2
+	VSUBPS      Y11, Y2, Y2
+	VMOVUPS     bits_42b30000<>+0(SB), Y10
+	VMINPS      Y2, Y10, Y2
+	VMOVUPS     bits_c2d10000<>+0(SB), Y10
+	VMAXPS      Y2, Y10, Y2
+	VMULPS      bits_3fb8aa3b<>+0(SB), Y2, Y8
+	VROUNDPS    $0x08, Y8, Y8
+	VFMADD231PS bits_bf318000<>+0(SB), Y8, Y2
+	VFMADD231PS bits_395e8083<>+0(SB), Y8, Y2
+	VMOVUPS     bits_39506967<>+0(SB), Y9
+	VFMADD213PS bits_3ab743ce<>+0(SB), Y2, Y9
+	VFMADD213PS bits_3c088908<>+0(SB), Y2, Y9
+	VFMADD213PS bits_3d2aa9c1<>+0(SB), Y2, Y9
+	VFMADD213PS bits_3e2aaaaa<>+0(SB), Y2, Y9
+	VFMADD213PS bits_3f000000<>+0(SB), Y2, Y9
+	VMULPS      Y2, Y9, Y9
+	VFMADD213PS Y2, Y2, Y9
+	VADDPS      bits_3f800000<>+0(SB), Y9, Y2
+	VCVTPS2DQ   Y8, Y8
+	VPSRAD      $0x01, Y8, Y10
+	VPSUBD      Y10, Y8, Y8
+	VPADDD      bits_0000007f<>+0(SB), Y10, Y10
+	VPSLLD      $0x17, Y10, Y10
+	VMULPS      Y10, Y2, Y2
+	VPADDD      bits_0000007f<>+0(SB), Y8, Y8
+	VPSLLD      $0x17, Y8, Y8
+	VMULPS      Y8, Y2, Y2
+	VADDPS      bits_3f800000<>+0(SB), Y2, Y2
+	VMOVUPS     bits_3f800000<>+0(SB), Y8
+	VDIVPS      Y2, Y8, Y2
+	VMULPS      Y2, Y0, Y4
+	VMULPS      Y3, Y4, Y4
+	VMULPS      Y3, Y1, Y1
+	VMOVUPS     bits_3f800000<>+0(SB), Y5
+	VSUBPS      Y2, Y5, Y6
+	VFMADD213PS Y5, Y7, Y6
+	VMULPS      Y2, Y6, Y6
+	VMULPS      Y6, Y1, Y1
+	VMOVUPS     Y4, (CX)(R8*4)
+	VMOVUPS     Y1, (AX)(R8*4)
+	VMOVUPS     32(BX)(R8*4), Y0
+	VMOVUPS     32(SI)(R8*4), Y1
+	VMOVUPS     32(DX)(R8*4), Y3
+	VMULPS      Y0, Y0, Y4
+	VMOVUPS     bits_3d922279<>+0(SB), Y11
+	VFMADD213PS bits_3fcc422a<>+0(SB), Y4, Y11
+	VMULPS      Y0, Y11, Y11
+	VMOVUPS     bits_3e5b33b6<>+0(SB), Y7
+	VFMADD213PS bits_3fcc422a<>+0(SB), Y4, Y7
+	VMULPS      Y0, Y7, Y7
+	VXORPS      Y2, Y2, Y2
+	VSUBPS      Y11, Y2, Y2
+	VMOVUPS     bits_42b30000<>+0(SB), Y10
+	VMINPS      Y2, Y10, Y2
+	VMOVUPS     bits_c2d10000<>+0(SB), Y10
+	VMAXPS      Y2, Y10, Y2
+	VMULPS      bits_3fb8aa3b<>+0(SB), Y2, Y8
+	VROUNDPS    $0x08, Y8, Y8
+	VFMADD231PS bits_bf318000<>+0(SB), Y8, Y2
+	VFMADD231PS bits_395e8083<>+0(SB), Y8, Y2
+	VMOVUPS     bits_39506967<>+0(SB), Y9
+	VFMADD213PS bits_3ab743ce<>+0(SB), Y2, Y9
+	VFMADD213PS bits_3c088908<>+0(SB), Y2, Y9
+	VFMADD213PS bits_3d2aa9c1<>+0(SB), Y2, Y9
+	VFMADD213PS bits_3e2aaaaa<>+0(SB), Y2, Y9
+	VFMADD213PS bits_3f000000<>+0(SB), Y2, Y9
+	VMULPS      Y2, Y9, Y9
+	VFMADD213PS Y2, Y2, Y9
+	VADDPS      bits_3f800000<>+0(SB), Y9, Y2
+	VCVTPS2DQ   Y8, Y8
+	VPSRAD      $0x01, Y8, Y10
+	VPSUBD      Y10, Y8, Y8
+	VPADDD      bits_0000007f<>+0(SB), Y10, Y10
+	VPSLLD      $0x17, Y10, Y10
+	VMULPS      Y10, Y2, Y2
+	VPADDD      bits_0000007f<>+0(SB), Y8, Y8
+	VPSLLD      $0x17, Y8, Y8
+	VMULPS      Y8, Y2, Y2
+	VADDPS      bits_3f800000<>+0(SB), Y2, Y2
+	VMOVUPS     bits_3f800000<>+0(SB), Y8
+	VDIVPS      Y2, Y8, Y2
+	VMULPS      Y2, Y0, Y4
+	VMULPS      Y3, Y4, Y4
+	VMULPS      Y3, Y1, Y1
+	VMOVUPS     bits_3f800000<>+0(SB), Y5
+	VSUBPS      Y2, Y5, Y6
+	VFMADD213PS Y5, Y7, Y6
+	VMULPS      Y2, Y6, Y6
+	VMULPS      Y6, Y1, Y1
+	VMOVUPS     Y4, 32(CX)(R8*4)
+	VMOVUPS     Y1, 32(AX)(R8*4)
+	ADDQ        $0x00000010, R8
+	SUBQ        $0x00000010, DI
+	JMP         loop107
+
+next108:
+loop109:
+	CMPQ        DI, $0x00000008
+	JLT         next110
+	VMOVUPS     (BX)(R8*4), Y0
+	VMOVUPS     (SI)(R8*4), Y1
+	VMOVUPS     (DX)(R8*4), Y3
+	VMULPS      Y0, Y0, Y4
+	VMOVUPS     bits_3d922279<>+0(SB), Y11
+	VFMADD213PS bits_3fcc422a<>+0(SB), Y4, Y11
+	VMULPS      Y0, Y11, Y11
+	VMOVUPS     bits_3e5b33b6<>+0(SB), Y7
+	VFMADD213PS bits_3fcc422a<>+0(SB), Y4, Y7
+	VMULPS      Y0, Y7, Y7
+	VXORPS      Y2, Y2, Y2
+	VSUBPS      Y11, Y2, Y2
+	VMOVUPS     bits_42b30000<>+0(SB), Y10
+	VMINPS      Y2, Y10, Y2
+	VMOVUPS     bits_c2d10000<>+0(SB), Y10
+	VMAXPS      Y2, Y10, Y2
+	VMULPS      bits_3fb8aa3b<>+0(SB), Y2, Y8
+	VROUNDPS    $0x08, Y8, Y8
+	VFMADD231PS bits_bf318000<>+0(SB), Y8, Y2
+	VFMADD231PS bits_395e8083<>+0(SB), Y8, Y2
+	VMOVUPS     bits_39506967<>+0(SB), Y9
+	VFMADD213PS bits_3ab743ce<>+0(SB), Y2, Y9
+	VFMADD213PS bits_3c088908<>+0(SB), Y2, Y9
+	VFMADD213PS bits_3d2aa9c1<>+0(SB), Y2, Y9
+	VFMADD213PS bits_3e2aaaaa<>+0(SB), Y2, Y9
+	VFMADD213PS bits_3f000000<>+0(SB), Y2, Y9
+	VMULPS      Y2, Y9, Y9
+	VFMADD213PS Y2, Y2, Y9
+	VADDPS      bits_3f800000<>+0(SB), Y9, Y2
+	VCVTPS2DQ   Y8, Y8
+	VPSRAD      $0x01, Y8, Y10
+	VPSUBD      Y10, Y8, Y8
+	VPADDD      bits_0000007f<>+0(SB), Y10, Y10
+	VPSLLD      $0x17, Y10, Y10
+	VMULPS      Y10, Y2, Y2
+	VPADDD      bits_0000007f<>+0(SB), Y8, Y8
+	VPSLLD      $0x17, Y8, Y8
+	VMULPS      Y8, Y2, Y2
+	VADDPS      bits_3f800000<>+0(SB), Y2, Y2
+	VMOVUPS     bits_3f800000<>+0(SB), Y8
+	VDIVPS      Y2, Y8, Y2
+	VMULPS      Y2, Y0, Y4
+	VMULPS      Y3, Y4, Y4
+	VMULPS      Y3, Y1, Y1
+	VMOVUPS     bits_3f800000<>+0(SB), Y5
+	VSUBPS      Y2, Y5, Y6
+	VFMADD213PS Y5, Y7, Y6
+	VMULPS      Y2, Y6, Y6
+	VMULPS      Y6, Y1, Y1
+	VMOVUPS     Y4, (CX)(R8*4)
+	VMOVUPS     Y1, (AX)(R8*4)
+	ADDQ        $0x00000008, R8
+	SUBQ        $0x00000008, DI
+	JMP         loop109
+
+next110:
+	TESTQ       DI, DI
+	JLE         end111
+	LEAQ        masks<>+128(SB), R9
+	SHLQ        $0x02, DI
+	SUBQ        DI, R9
+	VMOVUPS     (R9), Y15
+	VMASKMOVPS  (BX)(R8*4), Y15, Y0
+	VMASKMOVPS  (SI)(R8*4), Y15, Y1
+	VMASKMOVPS  (DX)(R8*4), Y15, Y3
+	VMULPS      Y0, Y0, Y4
+	VMOVUPS     bits_3d922279<>+0(SB), Y11
+	VFMADD213PS bits_3fcc422a<>+0(SB), Y4, Y11
+	VMULPS      Y0, Y11, Y11
+	VMOVUPS     bits_3e5b33b6<>+0(SB), Y7
+	VFMADD213PS bits_3fcc422a<>+0(SB), Y4, Y7
+	VMULPS      Y0, Y7, Y7
+	VXORPS      Y2, Y2, Y2
+	VSUBPS      Y11, Y2, Y2
+	VMOVUPS     bits_42b30000<>+0(SB), Y10
+	VMINPS      Y2, Y10, Y2
+	VMOVUPS     bits_c2d10000<>+0(SB), Y10
+	VMAXPS      Y2, Y10, Y2
+	VMULPS      bits_3fb8aa3b<>+0(SB), Y2, Y8
+	VROUNDPS    $0x08, Y8, Y8
+	VFMADD231PS bits_bf318000<>+0(SB), Y8, Y2
+	VFMADD231PS bits_395e8083<>+0(SB), Y8, Y2
+	VMOVUPS     bits_39506967<>+0(SB), Y9
+	VFMADD213PS bits_3ab743ce<>+0(SB), Y2, Y9
+	VFMADD213PS bits_3c088908<>+0(SB), Y2, Y9
+	VFMADD213PS bits_3d2aa9c1<>+0(SB), Y2, Y9
+	VFMADD213PS bits_3e2aaaaa<>+0(SB), Y2, Y9
+	VFMADD213PS bits_3f000000<>+0(SB), Y2, Y9
+	VMULPS      Y2, Y9, Y9
+	VFMADD213PS Y2, Y2, Y9
+	VADDPS      bits_3f800000<>+0(SB), Y9, Y2
+	VCVTPS2DQ   Y8, Y8
+	VPSRAD      $0x01, Y8, Y10
+	VPSUBD      Y10, Y8, Y8
+	VPADDD      bits_0000007f<>+0(SB), Y10, Y10
+	VPSLLD      $0x17, Y10, Y10
+	VMULPS      Y10, Y2, Y2
+	VPADDD      bits_0000007f<>+0(SB), Y8, Y8
+	VPSLLD      $0x17, Y8, Y8
+	VMULPS      Y8, Y2, Y2
+	VADDPS      bits_3f800000<>+0(SB), Y2, Y2
+	VMOVUPS     bits_3f800000<>+0(SB), Y8
+	VDIVPS      Y2, Y8, Y2
+	VMULPS      Y2, Y0, Y4
+	VMULPS      Y3, Y4, Y4
+	VMULPS      Y3, Y1, Y1
+	VMOVUPS     bits_3f800000<>+0(SB), Y5
+	VSUBPS      Y2, Y5, Y6
+	VFMADD213PS Y5, Y7, Y6
+	VMULPS      Y2, Y6, Y6
+	VMULPS      Y6, Y1, Y1
+	VMASKMOVPS  Y4, Y15, (CX)(R8*4)
+	VMASKMOVPS  Y1, Y15, (AX)(R8*4)
+
+end111:
+	VZEROUPPER
+	RET
+
+DATA bits_3e5b33b6<>+0(SB)/4, $0x3e5b33b6
+DATA bits_3e5b33b6<>+4(SB)/4, $0x3e5b33b6
+DATA bits_3e5b33b6<>+8(SB)/4, $0x3e5b33b6
+DATA bits_3e5b33b6<>+12(SB)/4, $0x3e5b33b6
+DATA bits_3e5b33b6<>+16(SB)/4, $0x3e5b33b6
+DATA bits_3e5b33b6<>+20(SB)/4, $0x3e5b33b6
+DATA bits_3e5b33b6<>+24(SB)/4, $0x3e5b33b6
+DATA bits_3e5b33b6<>+28(SB)/4, $0x3e5b33b6
+DATA bits_3e5b33b6<>+32(SB)/4, $0x3e5b33b6
+DATA bits_3e5b33b6<>+36(SB)/4, $0x3e5b33b6
+DATA bits_3e5b33b6<>+40(SB)/4, $0x3e5b33b6
+DATA bits_3e5b33b6<>+44(SB)/4, $0x3e5b33b6
+DATA bits_3e5b33b6<>+48(SB)/4, $0x3e5b33b6
+DATA bits_3e5b33b6<>+52(SB)/4, $0x3e5b33b6
+DATA bits_3e5b33b6<>+56(SB)/4, $0x3e5b33b6
+DATA bits_3e5b33b6<>+60(SB)/4, $0x3e5b33b6
+GLOBL bits_3e5b33b6<>(SB), RODATA|NOPTR, $64
+
 // func rotateAVX2(x *float32, cos *float32, sin *float32, heads int, half int, sign float32)
 // Requires: AVX, FMA3
 TEXT ·rotateAVX2(SB), NOSPLIT, $0-44
@@ -3383,9 +3876,9 @@ head:
 	XORQ R8, R8
 	MOVQ SI, R9
 
-loop102:
+loop112:
 	CMPQ        R9, $0x00000008
-	JLT         next103
+	JLT         next113
 	VMOVUPS     (AX)(R8*4), Y0
 	VMOVUPS     (DI)(R8*4), Y1
 	VMOVUPS     (CX)(R8*4), Y2
@@ -3399,11 +3892,11 @@ loop102:
 	VMOVUPS     Y5, (DI)(R8*4)
 	ADDQ        $0x00000008, R8
 	SUBQ        $0x00000008, R9
-	JMP         loop102
+	JMP         loop112
 
-next103:
+next113:
 	TESTQ       R9, R9
-	JLE         end104
+	JLE         end114
 	LEAQ        masks<>+128(SB), R10
 	SHLQ        $0x02, R9
 	SUBQ        R9, R10
@@ -3420,7 +3913,7 @@ next103:
 	VMASKMOVPS  Y4, Y15, (AX)(R8*4)
 	VMASKMOVPS  Y5, Y15, (DI)(R8*4)
 
-end104:
+end114:
 	LEAQ (AX)(SI*8), AX
 	LEAQ (DI)(SI*8), DI
 	SUBQ $0x01, BX
@@ -3448,9 +3941,9 @@ TEXT ·adamWAVX2(SB), NOSPLIT, $0-48
 	VBROADCASTSS 32(DI), Y14
 	XORQ         DI, DI
 
-loop105:
+loop115:
 	CMPQ        SI, $0x00000010
-	JLT         next106
+	JLT         next116
 	VMOVUPS     (CX)(DI*4), Y0
 	VMULPS      Y6, Y0, Y0
 	VMOVUPS     (DX)(DI*4), Y1
@@ -3493,12 +3986,12 @@ loop105:
 	VMOVUPS     Y0, 32(CX)(DI*4)
 	ADDQ        $0x00000010, DI
 	SUBQ        $0x00000010, SI
-	JMP         loop105
+	JMP         loop115
 
-next106:
-loop107:
+next116:
+loop117:
 	CMPQ        SI, $0x00000008
-	JLT         next108
+	JLT         next118
 	VMOVUPS     (CX)(DI*4), Y0
 	VMULPS      Y6, Y0, Y0
 	VMOVUPS     (DX)(DI*4), Y1
@@ -3521,11 +4014,11 @@ loop107:
 	VMOVUPS     Y0, (CX)(DI*4)
 	ADDQ        $0x00000008, DI
 	SUBQ        $0x00000008, SI
-	JMP         loop107
+	JMP         loop117
 
-next108:
+next118:
 	TESTQ       SI, SI
-	JLE         end109
+	JLE         end119
 	LEAQ        masks<>+128(SB), R8
 	SHLQ        $0x02, SI
 	SUBQ        SI, R8
@@ -3551,7 +4044,7 @@ next108:
 	VXORPS      Y0, Y0, Y0
 	VMASKMOVPS  Y0, Y15, (CX)(DI*4)
 
-end109:
+end119:
 	VZEROUPPER
 	RET
 
@@ -3563,9 +4056,9 @@ TEXT ·roundAVX2(SB), NOSPLIT, $0-24
 	MOVQ n+16(FP), DX
 	XORQ BX, BX
 
-loop110:
+loop120:
 	CMPQ      DX, $0x00000008
-	JLT       next111
+	JLT       next121
 	VMOVUPS   (CX)(BX*4), Y0
 	VPSRLD    $0x10, Y0, Y1
 	VPAND     bits_00000001<>+0(SB), Y1, Y1
@@ -3583,11 +4076,11 @@ loop110:
 	VMOVUPS   Y1, (AX)(BX*4)
 	ADDQ      $0x00000008, BX
 	SUBQ      $0x00000008, DX
-	JMP       loop110
+	JMP       loop120
 
-next111:
+next121:
 	TESTQ      DX, DX
-	JLE        end112
+	JLE        end122
 	LEAQ       masks<>+128(SB), SI
 	SHLQ       $0x02, DX
 	SUBQ       DX, SI
@@ -3608,7 +4101,7 @@ next111:
 	VPANDN     Y1, Y2, Y1
 	VMASKMOVPS Y1, Y15, (AX)(BX*4)
 
-end112:
+end122:
 	VZEROUPPER
 	RET
 
@@ -8154,9 +8647,9 @@ TEXT ·expShiftAVX512(SB), NOSPLIT, $0-36
 	VXORPS       Z4, Z4, Z4
 	XORQ         BX, BX
 
-loop113:
+loop123:
 	CMPQ        DX, $0x00000020
-	JLT         next114
+	JLT         next124
 	VMOVUPS     (CX)(BX*4), Z0
 	VSUBPS      Z8, Z0, Z0
 	VMULPS      Z9, Z0, Z0
@@ -8205,12 +8698,12 @@ loop113:
 	VADDPS      Z0, Z4, Z4
 	ADDQ        $0x00000020, BX
 	SUBQ        $0x00000020, DX
-	JMP         loop113
+	JMP         loop123
 
-next114:
-loop115:
+next124:
+loop125:
 	CMPQ        DX, $0x00000010
-	JLT         next116
+	JLT         next126
 	VMOVUPS     (CX)(BX*4), Z0
 	VSUBPS      Z8, Z0, Z0
 	VMULPS      Z9, Z0, Z0
@@ -8236,11 +8729,11 @@ loop115:
 	VADDPS      Z0, Z4, Z4
 	ADDQ        $0x00000010, BX
 	SUBQ        $0x00000010, DX
-	JMP         loop115
+	JMP         loop125
 
-next116:
+next126:
 	TESTQ       DX, DX
-	JLE         end117
+	JLE         end127
 	MOVQ        $0x0000ffff, SI
 	BZHIQ       DX, SI, SI
 	KMOVW       SI, K1
@@ -8269,7 +8762,7 @@ next116:
 	VMOVAPS.Z   Z0, K1, Z0
 	VADDPS      Z0, Z4, Z4
 
-end117:
+end127:
 	VEXTRACTF32X8 $0x01, Z4, Y0
 	VADDPS        Y0, Y4, Y4
 	VEXTRACTF128  $0x01, Y4, X0
@@ -8303,9 +8796,9 @@ TEXT ·sumExpAVX512(SB), NOSPLIT, $0-28
 	VXORPS       Z4, Z4, Z4
 	XORQ         DX, DX
 
-loop118:
+loop128:
 	CMPQ        CX, $0x00000020
-	JLT         next119
+	JLT         next129
 	VMOVUPS     (AX)(DX*4), Z0
 	VSUBPS      Z8, Z0, Z0
 	VMOVUPS     Z28, Z3
@@ -8350,12 +8843,12 @@ loop118:
 	VADDPS      Z0, Z4, Z4
 	ADDQ        $0x00000020, DX
 	SUBQ        $0x00000020, CX
-	JMP         loop118
+	JMP         loop128
 
-next119:
-loop120:
+next129:
+loop130:
 	CMPQ        CX, $0x00000010
-	JLT         next121
+	JLT         next131
 	VMOVUPS     (AX)(DX*4), Z0
 	VSUBPS      Z8, Z0, Z0
 	VMOVUPS     Z28, Z3
@@ -8379,11 +8872,11 @@ loop120:
 	VADDPS      Z0, Z4, Z4
 	ADDQ        $0x00000010, DX
 	SUBQ        $0x00000010, CX
-	JMP         loop120
+	JMP         loop130
 
-next121:
+next131:
 	TESTQ       CX, CX
-	JLE         end122
+	JLE         end132
 	MOVQ        $0x0000ffff, BX
 	BZHIQ       CX, BX, BX
 	KMOVW       BX, K1
@@ -8410,7 +8903,7 @@ next121:
 	VMOVAPS.Z   Z0, K1, Z0
 	VADDPS      Z0, Z4, Z4
 
-end122:
+end132:
 	VEXTRACTF32X8 $0x01, Z4, Y0
 	VADDPS        Y0, Y4, Y4
 	VEXTRACTF128  $0x01, Y4, X0
@@ -8434,35 +8927,35 @@ TEXT ·maximumAVX512(SB), NOSPLIT, $0-20
 	VMOVAPS      Z4, Z7
 	XORQ         DX, DX
 
-loop123:
+loop133:
 	CMPQ   CX, $0x00000040
-	JLT    next124
+	JLT    next134
 	VMAXPS (AX)(DX*4), Z4, Z4
 	VMAXPS 64(AX)(DX*4), Z5, Z5
 	VMAXPS 128(AX)(DX*4), Z6, Z6
 	VMAXPS 192(AX)(DX*4), Z7, Z7
 	ADDQ   $0x00000040, DX
 	SUBQ   $0x00000040, CX
-	JMP    loop123
+	JMP    loop133
 
-next124:
-loop125:
+next134:
+loop135:
 	CMPQ   CX, $0x00000010
-	JLT    next126
+	JLT    next136
 	VMAXPS (AX)(DX*4), Z4, Z4
 	ADDQ   $0x00000010, DX
 	SUBQ   $0x00000010, CX
-	JMP    loop125
+	JMP    loop135
 
-next126:
+next136:
 	TESTQ  CX, CX
-	JLE    end127
+	JLE    end137
 	MOVQ   $0x0000ffff, BX
 	BZHIQ  CX, BX, BX
 	KMOVW  BX, K1
 	VMAXPS (AX)(DX*4), Z4, K1, Z4
 
-end127:
+end137:
 	VMAXPS        Z6, Z4, Z4
 	VMAXPS        Z7, Z5, Z5
 	VMAXPS        Z5, Z4, Z4
@@ -8509,35 +9002,35 @@ row:
 	XORQ         DI, DI
 	MOVQ         BX, R8
 
-loop128:
+loop138:
 	CMPQ   R8, $0x00000040
-	JLT    next129
+	JLT    next139
 	VMAXPS (AX)(DI*4), Z4, Z4
 	VMAXPS 64(AX)(DI*4), Z5, Z5
 	VMAXPS 128(AX)(DI*4), Z6, Z6
 	VMAXPS 192(AX)(DI*4), Z7, Z7
 	ADDQ   $0x00000040, DI
 	SUBQ   $0x00000040, R8
-	JMP    loop128
+	JMP    loop138
 
-next129:
-loop130:
+next139:
+loop140:
 	CMPQ   R8, $0x00000010
-	JLT    next131
+	JLT    next141
 	VMAXPS (AX)(DI*4), Z4, Z4
 	ADDQ   $0x00000010, DI
 	SUBQ   $0x00000010, R8
-	JMP    loop130
+	JMP    loop140
 
-next131:
+next141:
 	TESTQ  R8, R8
-	JLE    end132
+	JLE    end142
 	MOVQ   $0x0000ffff, R9
 	BZHIQ  R8, R9, R9
 	KMOVW  R9, K1
 	VMAXPS (AX)(DI*4), Z4, K1, Z4
 
-end132:
+end142:
 	VMAXPS        Z6, Z4, Z4
 	VMAXPS        Z7, Z5, Z5
 	VMAXPS        Z5, Z4, Z4
@@ -8555,9 +9048,9 @@ end132:
 	XORQ          DI, DI
 	MOVQ          BX, R8
 
-loop133:
+loop143:
 	CMPQ        R8, $0x00000020
-	JLT         next134
+	JLT         next144
 	VMOVUPS     (AX)(DI*4), Z0
 	VSUBPS      Z8, Z0, Z0
 	VMULPS      Z9, Z0, Z0
@@ -8606,12 +9099,12 @@ loop133:
 	VADDPS      Z0, Z4, Z4
 	ADDQ        $0x00000020, DI
 	SUBQ        $0x00000020, R8
-	JMP         loop133
+	JMP         loop143
 
-next134:
-loop135:
+next144:
+loop145:
 	CMPQ        R8, $0x00000010
-	JLT         next136
+	JLT         next146
 	VMOVUPS     (AX)(DI*4), Z0
 	VSUBPS      Z8, Z0, Z0
 	VMULPS      Z9, Z0, Z0
@@ -8637,11 +9130,11 @@ loop135:
 	VADDPS      Z0, Z4, Z4
 	ADDQ        $0x00000010, DI
 	SUBQ        $0x00000010, R8
-	JMP         loop135
+	JMP         loop145
 
-next136:
+next146:
 	TESTQ       R8, R8
-	JLE         end137
+	JLE         end147
 	MOVQ        $0x0000ffff, R9
 	BZHIQ       R8, R9, R9
 	KMOVW       R9, K1
@@ -8670,7 +9163,7 @@ next136:
 	VMOVAPS.Z   Z0, K1, Z0
 	VADDPS      Z0, Z4, Z4
 
-end137:
+end147:
 	VEXTRACTF32X8 $0x01, Z4, Y0
 	VADDPS        Y0, Y4, Y4
 	VEXTRACTF128  $0x01, Y4, X0
@@ -8687,23 +9180,23 @@ end137:
 	SUBQ          BX, R8
 	VXORPS        Z0, Z0, Z0
 
-loop138:
+loop148:
 	CMPQ    R8, $0x00000010
-	JLT     next139
+	JLT     next149
 	VMOVUPS Z0, (AX)(DI*4)
 	ADDQ    $0x00000010, DI
 	SUBQ    $0x00000010, R8
-	JMP     loop138
+	JMP     loop148
 
-next139:
+next149:
 	TESTQ   R8, R8
-	JLE     end140
+	JLE     end150
 	MOVQ    $0x0000ffff, R9
 	BZHIQ   R8, R9, R9
 	KMOVW   R9, K1
 	VMOVUPS Z0, K1, (AX)(DI*4)
 
-end140:
+end150:
 	ADDQ CX, AX
 	ADDQ $0x08, SI
 	MOVQ step+32(FP), DI
@@ -8713,15 +9206,15 @@ end140:
 	VZEROUPPER
 	RET
 
-// func softmaxBackwardRowsAVX512(p *float32, dp *float32, ld int, rows int, n0 int, width int, scale float32, stats *float32)
+// func softmaxBackwardRowsAVX512(p *float32, dp *float32, ld int, rows int, n0 int, step int, width int, scale float32, stats *float32)
 // Requires: AVX, AVX512DQ, AVX512F, BMI2
-TEXT ·softmaxBackwardRowsAVX512(SB), NOSPLIT, $0-64
+TEXT ·softmaxBackwardRowsAVX512(SB), NOSPLIT, $0-72
 	MOVQ         p+0(FP), AX
 	MOVQ         dp+8(FP), CX
 	MOVQ         ld+16(FP), DX
 	MOVQ         rows+24(FP), BX
 	MOVQ         n0+32(FP), SI
-	MOVQ         stats+56(FP), DI
+	MOVQ         stats+64(FP), DI
 	SHLQ         $0x02, DX
 	VMOVUPS      bits_3fb8aa3b<>+0(SB), Z31
 	VMOVUPS      bits_bf318000<>+0(SB), Z30
@@ -8735,7 +9228,7 @@ TEXT ·softmaxBackwardRowsAVX512(SB), NOSPLIT, $0-64
 	VMOVUPS      bits_3d2aa9c1<>+0(SB), Z22
 	VMOVUPS      bits_3e2aaaaa<>+0(SB), Z21
 	VMOVUPS      bits_3f000000<>+0(SB), Z20
-	VBROADCASTSS scale+48(FP), Z9
+	VBROADCASTSS scale+56(FP), Z9
 
 row:
 	VBROADCASTSS (DI), Z8
@@ -8744,9 +9237,9 @@ row:
 	XORQ         R8, R8
 	MOVQ         SI, R9
 
-loop141:
+loop151:
 	CMPQ        R9, $0x00000020
-	JLT         next142
+	JLT         next152
 	VMOVUPS     (AX)(R8*4), Z0
 	VSUBPS      Z8, Z0, Z0
 	VMULPS      Z9, Z0, Z0
@@ -8799,12 +9292,12 @@ loop141:
 	VFMADD231PS Z1, Z0, Z4
 	ADDQ        $0x00000020, R8
 	SUBQ        $0x00000020, R9
-	JMP         loop141
+	JMP         loop151
 
-next142:
-loop143:
+next152:
+loop153:
 	CMPQ        R9, $0x00000010
-	JLT         next144
+	JLT         next154
 	VMOVUPS     (AX)(R8*4), Z0
 	VSUBPS      Z8, Z0, Z0
 	VMULPS      Z9, Z0, Z0
@@ -8832,11 +9325,11 @@ loop143:
 	VFMADD231PS Z1, Z0, Z4
 	ADDQ        $0x00000010, R8
 	SUBQ        $0x00000010, R9
-	JMP         loop143
+	JMP         loop153
 
-next144:
+next154:
 	TESTQ       R9, R9
-	JLE         end145
+	JLE         end155
 	MOVQ        $0x0000ffff, R10
 	BZHIQ       R9, R10, R10
 	KMOVW       R10, K1
@@ -8866,7 +9359,7 @@ next144:
 	VMOVUPS.Z   (CX)(R8*4), K1, Z1
 	VFMADD231PS Z1, Z0, Z4
 
-end145:
+end155:
 	VEXTRACTF32X8 $0x01, Z4, Y0
 	VADDPS        Y0, Y4, Y4
 	VEXTRACTF128  $0x01, Y4, X0
@@ -8879,9 +9372,9 @@ end145:
 	XORQ          R8, R8
 	MOVQ          SI, R9
 
-loop146:
+loop156:
 	CMPQ    R9, $0x00000020
-	JLT     next147
+	JLT     next157
 	VMOVUPS (CX)(R8*4), Z0
 	VMOVUPS (AX)(R8*4), Z1
 	VSUBPS  Z4, Z0, Z0
@@ -8896,12 +9389,12 @@ loop146:
 	VMOVUPS Z0, 64(CX)(R8*4)
 	ADDQ    $0x00000020, R8
 	SUBQ    $0x00000020, R9
-	JMP     loop146
+	JMP     loop156
 
-next147:
-loop148:
+next157:
+loop158:
 	CMPQ    R9, $0x00000010
-	JLT     next149
+	JLT     next159
 	VMOVUPS (CX)(R8*4), Z0
 	VMOVUPS (AX)(R8*4), Z1
 	VSUBPS  Z4, Z0, Z0
@@ -8910,11 +9403,11 @@ loop148:
 	VMOVUPS Z0, (CX)(R8*4)
 	ADDQ    $0x00000010, R8
 	SUBQ    $0x00000010, R9
-	JMP     loop148
+	JMP     loop158
 
-next149:
+next159:
 	TESTQ     R9, R9
-	JLE       end150
+	JLE       end160
 	MOVQ      $0x0000ffff, R10
 	BZHIQ     R9, R10, R10
 	KMOVW     R10, K1
@@ -8925,35 +9418,36 @@ next149:
 	VMULPS    Z1, Z0, Z0
 	VMOVUPS   Z0, K1, (CX)(R8*4)
 
-end150:
-	MOVQ   width+40(FP), R9
+end160:
+	MOVQ   width+48(FP), R9
 	MOVQ   SI, R8
 	SUBQ   SI, R9
 	VXORPS Z0, Z0, Z0
 
-loop151:
+loop161:
 	CMPQ    R9, $0x00000010
-	JLT     next152
+	JLT     next162
 	VMOVUPS Z0, (AX)(R8*4)
 	VMOVUPS Z0, (CX)(R8*4)
 	ADDQ    $0x00000010, R8
 	SUBQ    $0x00000010, R9
-	JMP     loop151
+	JMP     loop161
 
-next152:
+next162:
 	TESTQ   R9, R9
-	JLE     end153
+	JLE     end163
 	MOVQ    $0x0000ffff, R10
 	BZHIQ   R9, R10, R10
 	KMOVW   R10, K1
 	VMOVUPS Z0, K1, (AX)(R8*4)
 	VMOVUPS Z0, K1, (CX)(R8*4)
 
-end153:
+end163:
 	ADDQ DX, AX
 	ADDQ DX, CX
 	ADDQ $0x08, DI
-	ADDQ $0x01, SI
+	MOVQ step+40(FP), R8
+	ADDQ R8, SI
 	SUBQ $0x01, BX
 	JNZ  row
 	VZEROUPPER
@@ -8974,19 +9468,19 @@ row:
 	XORQ         DI, DI
 	MOVQ         BX, R8
 
-loop154:
+loop164:
 	CMPQ    R8, $0x00000010
-	JLT     next155
+	JLT     next165
 	VMOVUPS (AX)(DI*4), Z0
 	VMULPS  Z1, Z0, Z0
 	VMOVUPS Z0, (AX)(DI*4)
 	ADDQ    $0x00000010, DI
 	SUBQ    $0x00000010, R8
-	JMP     loop154
+	JMP     loop164
 
-next155:
+next165:
 	TESTQ     R8, R8
-	JLE       end156
+	JLE       end166
 	MOVQ      $0x0000ffff, R9
 	BZHIQ     R8, R9, R9
 	KMOVW     R9, K1
@@ -8994,7 +9488,7 @@ next155:
 	VMULPS    Z1, Z0, Z0
 	VMOVUPS   Z0, K1, (AX)(DI*4)
 
-end156:
+end166:
 	ADDQ CX, AX
 	ADDQ $0x08, SI
 	SUBQ $0x01, DX
@@ -9014,9 +9508,9 @@ TEXT ·dotAVX512(SB), NOSPLIT, $0-28
 	VXORPS Z7, Z7, Z7
 	XORQ   BX, BX
 
-loop157:
+loop167:
 	CMPQ        DX, $0x00000040
-	JLT         next158
+	JLT         next168
 	VMOVUPS     (AX)(BX*4), Z0
 	VMOVUPS     (CX)(BX*4), Z1
 	VFMADD231PS Z1, Z0, Z4
@@ -9031,22 +9525,22 @@ loop157:
 	VFMADD231PS Z1, Z0, Z7
 	ADDQ        $0x00000040, BX
 	SUBQ        $0x00000040, DX
-	JMP         loop157
+	JMP         loop167
 
-next158:
-loop159:
+next168:
+loop169:
 	CMPQ        DX, $0x00000010
-	JLT         next160
+	JLT         next170
 	VMOVUPS     (AX)(BX*4), Z0
 	VMOVUPS     (CX)(BX*4), Z1
 	VFMADD231PS Z1, Z0, Z4
 	ADDQ        $0x00000010, BX
 	SUBQ        $0x00000010, DX
-	JMP         loop159
+	JMP         loop169
 
-next160:
+next170:
 	TESTQ       DX, DX
-	JLE         end161
+	JLE         end171
 	MOVQ        $0x0000ffff, SI
 	BZHIQ       DX, SI, SI
 	KMOVW       SI, K1
@@ -9054,7 +9548,7 @@ next160:
 	VMOVUPS.Z   (CX)(BX*4), K1, Z1
 	VFMADD231PS Z1, Z0, Z4
 
-end161:
+end171:
 	VADDPS        Z6, Z4, Z4
 	VADDPS        Z7, Z5, Z5
 	VADDPS        Z5, Z4, Z4
@@ -9079,9 +9573,9 @@ TEXT ·axpyAVX512(SB), NOSPLIT, $0-32
 	VBROADCASTSS a+0(FP), Z2
 	XORQ         BX, BX
 
-loop162:
+loop172:
 	CMPQ        DX, $0x00000040
-	JLT         next163
+	JLT         next173
 	VMOVUPS     (AX)(BX*4), Z0
 	VMOVUPS     (CX)(BX*4), Z1
 	VFMADD231PS Z0, Z2, Z1
@@ -9100,23 +9594,23 @@ loop162:
 	VMOVUPS     Z1, 192(CX)(BX*4)
 	ADDQ        $0x00000040, BX
 	SUBQ        $0x00000040, DX
-	JMP         loop162
+	JMP         loop172
 
-next163:
-loop164:
+next173:
+loop174:
 	CMPQ        DX, $0x00000010
-	JLT         next165
+	JLT         next175
 	VMOVUPS     (AX)(BX*4), Z0
 	VMOVUPS     (CX)(BX*4), Z1
 	VFMADD231PS Z0, Z2, Z1
 	VMOVUPS     Z1, (CX)(BX*4)
 	ADDQ        $0x00000010, BX
 	SUBQ        $0x00000010, DX
-	JMP         loop164
+	JMP         loop174
 
-next165:
+next175:
 	TESTQ       DX, DX
-	JLE         end166
+	JLE         end176
 	MOVQ        $0x0000ffff, SI
 	BZHIQ       DX, SI, SI
 	KMOVW       SI, K1
@@ -9125,7 +9619,7 @@ next165:
 	VFMADD231PS Z0, Z2, Z1
 	VMOVUPS     Z1, K1, (CX)(BX*4)
 
-end166:
+end176:
 	VZEROUPPER
 	RET
 
@@ -9137,9 +9631,9 @@ TEXT ·scaleAVX512(SB), NOSPLIT, $0-20
 	VBROADCASTSS a+16(FP), Z1
 	XORQ         DX, DX
 
-loop167:
+loop177:
 	CMPQ    CX, $0x00000040
-	JLT     next168
+	JLT     next178
 	VMOVUPS (AX)(DX*4), Z0
 	VMULPS  Z1, Z0, Z0
 	VMOVUPS Z0, (AX)(DX*4)
@@ -9154,22 +9648,22 @@ loop167:
 	VMOVUPS Z0, 192(AX)(DX*4)
 	ADDQ    $0x00000040, DX
 	SUBQ    $0x00000040, CX
-	JMP     loop167
+	JMP     loop177
 
-next168:
-loop169:
+next178:
+loop179:
 	CMPQ    CX, $0x00000010
-	JLT     next170
+	JLT     next180
 	VMOVUPS (AX)(DX*4), Z0
 	VMULPS  Z1, Z0, Z0
 	VMOVUPS Z0, (AX)(DX*4)
 	ADDQ    $0x00000010, DX
 	SUBQ    $0x00000010, CX
-	JMP     loop169
+	JMP     loop179
 
-next170:
+next180:
 	TESTQ     CX, CX
-	JLE       end171
+	JLE       end181
 	MOVQ      $0x0000ffff, BX
 	BZHIQ     CX, BX, BX
 	KMOVW     BX, K1
@@ -9177,7 +9671,7 @@ next170:
 	VMULPS    Z1, Z0, Z0
 	VMOVUPS   Z0, K1, (AX)(DX*4)
 
-end171:
+end181:
 	VZEROUPPER
 	RET
 
@@ -9190,9 +9684,9 @@ TEXT ·addAVX512(SB), NOSPLIT, $0-32
 	MOVQ n+24(FP), BX
 	XORQ SI, SI
 
-loop172:
+loop182:
 	CMPQ    BX, $0x00000040
-	JLT     next173
+	JLT     next183
 	VMOVUPS (CX)(SI*4), Z0
 	VMOVUPS (DX)(SI*4), Z1
 	VADDPS  Z1, Z0, Z0
@@ -9211,23 +9705,23 @@ loop172:
 	VMOVUPS Z0, 192(AX)(SI*4)
 	ADDQ    $0x00000040, SI
 	SUBQ    $0x00000040, BX
-	JMP     loop172
+	JMP     loop182
 
-next173:
-loop174:
+next183:
+loop184:
 	CMPQ    BX, $0x00000010
-	JLT     next175
+	JLT     next185
 	VMOVUPS (CX)(SI*4), Z0
 	VMOVUPS (DX)(SI*4), Z1
 	VADDPS  Z1, Z0, Z0
 	VMOVUPS Z0, (AX)(SI*4)
 	ADDQ    $0x00000010, SI
 	SUBQ    $0x00000010, BX
-	JMP     loop174
+	JMP     loop184
 
-next175:
+next185:
 	TESTQ     BX, BX
-	JLE       end176
+	JLE       end186
 	MOVQ      $0x0000ffff, DI
 	BZHIQ     BX, DI, DI
 	KMOVW     DI, K1
@@ -9236,7 +9730,7 @@ next175:
 	VADDPS    Z1, Z0, Z0
 	VMOVUPS   Z0, K1, (AX)(SI*4)
 
-end176:
+end186:
 	VZEROUPPER
 	RET
 
@@ -9255,9 +9749,9 @@ TEXT ·sumSquaresAVX512(SB), NOSPLIT, $0-24
 	VXORPS Z11, Z11, Z11
 	XORQ   DX, DX
 
-loop177:
+loop187:
 	CMPQ          CX, $0x00000040
-	JLT           next178
+	JLT           next188
 	VMOVUPS       (AX)(DX*4), Z0
 	VEXTRACTF32X8 $0x01, Z0, Y1
 	VCVTPS2PD     Y0, Z0
@@ -9284,12 +9778,12 @@ loop177:
 	VFMADD231PD   Z1, Z1, Z11
 	ADDQ          $0x00000040, DX
 	SUBQ          $0x00000040, CX
-	JMP           loop177
+	JMP           loop187
 
-next178:
-loop179:
+next188:
+loop189:
 	CMPQ          CX, $0x00000010
-	JLT           next180
+	JLT           next190
 	VMOVUPS       (AX)(DX*4), Z0
 	VEXTRACTF32X8 $0x01, Z0, Y1
 	VCVTPS2PD     Y0, Z0
@@ -9298,11 +9792,11 @@ loop179:
 	VFMADD231PD   Z1, Z1, Z5
 	ADDQ          $0x00000010, DX
 	SUBQ          $0x00000010, CX
-	JMP           loop179
+	JMP           loop189
 
-next180:
+next190:
 	TESTQ         CX, CX
-	JLE           end181
+	JLE           end191
 	MOVQ          $0x0000ffff, BX
 	BZHIQ         CX, BX, BX
 	KMOVW         BX, K1
@@ -9313,7 +9807,7 @@ next180:
 	VFMADD231PD   Z0, Z0, Z4
 	VFMADD231PD   Z1, Z1, Z5
 
-end181:
+end191:
 	VADDPD        Z8, Z4, Z4
 	VADDPD        Z9, Z5, Z5
 	VADDPD        Z10, Z6, Z6
@@ -9351,9 +9845,9 @@ row:
 	XORQ   R8, R8
 	MOVQ   DI, R9
 
-loop182:
+loop192:
 	CMPQ        R9, $0x00000040
-	JLT         next183
+	JLT         next193
 	VMOVUPS     (DX)(R8*4), Z0
 	VFMADD231PS Z0, Z0, Z4
 	VMOVUPS     64(DX)(R8*4), Z0
@@ -9364,28 +9858,28 @@ loop182:
 	VFMADD231PS Z0, Z0, Z7
 	ADDQ        $0x00000040, R8
 	SUBQ        $0x00000040, R9
-	JMP         loop182
+	JMP         loop192
 
-next183:
-loop184:
+next193:
+loop194:
 	CMPQ        R9, $0x00000010
-	JLT         next185
+	JLT         next195
 	VMOVUPS     (DX)(R8*4), Z0
 	VFMADD231PS Z0, Z0, Z4
 	ADDQ        $0x00000010, R8
 	SUBQ        $0x00000010, R9
-	JMP         loop184
+	JMP         loop194
 
-next185:
+next195:
 	TESTQ       R9, R9
-	JLE         end186
+	JLE         end196
 	MOVQ        $0x0000ffff, R10
 	BZHIQ       R9, R10, R10
 	KMOVW       R10, K1
 	VMOVUPS.Z   (DX)(R8*4), K1, Z0
 	VFMADD231PS Z0, Z0, Z4
 
-end186:
+end196:
 	VADDPS        Z6, Z4, Z4
 	VADDPS        Z7, Z5, Z5
 	VADDPS        Z5, Z4, Z4
@@ -9408,9 +9902,9 @@ end186:
 	XORQ          R8, R8
 	MOVQ          DI, R9
 
-loop187:
+loop197:
 	CMPQ    R9, $0x00000040
-	JLT     next188
+	JLT     next198
 	VMOVUPS (DX)(R8*4), Z0
 	VMOVUPS (BX)(R8*4), Z1
 	VMULPS  Z4, Z0, Z0
@@ -9433,12 +9927,12 @@ loop187:
 	VMOVUPS Z0, 192(AX)(R8*4)
 	ADDQ    $0x00000040, R8
 	SUBQ    $0x00000040, R9
-	JMP     loop187
+	JMP     loop197
 
-next188:
-loop189:
+next198:
+loop199:
 	CMPQ    R9, $0x00000010
-	JLT     next190
+	JLT     next200
 	VMOVUPS (DX)(R8*4), Z0
 	VMOVUPS (BX)(R8*4), Z1
 	VMULPS  Z4, Z0, Z0
@@ -9446,11 +9940,11 @@ loop189:
 	VMOVUPS Z0, (AX)(R8*4)
 	ADDQ    $0x00000010, R8
 	SUBQ    $0x00000010, R9
-	JMP     loop189
+	JMP     loop199
 
-next190:
+next200:
 	TESTQ     R9, R9
-	JLE       end191
+	JLE       end201
 	MOVQ      $0x0000ffff, R10
 	BZHIQ     R9, R10, R10
 	KMOVW     R10, K1
@@ -9460,7 +9954,7 @@ next190:
 	VMULPS    Z1, Z0, Z0
 	VMOVUPS   Z0, K1, (AX)(R8*4)
 
-end191:
+end201:
 	LEAQ (DX)(DI*4), DX
 	LEAQ (AX)(DI*4), AX
 	ADDQ $0x04, CX
@@ -9489,9 +9983,9 @@ row:
 	XORQ   R10, R10
 	MOVQ   R8, R11
 
-loop192:
+loop202:
 	CMPQ        R11, $0x00000040
-	JLT         next193
+	JLT         next203
 	VMOVUPS     (BX)(R10*4), Z0
 	VMOVUPS     (DX)(R10*4), Z1
 	VMOVUPS     (SI)(R10*4), Z2
@@ -9514,12 +10008,12 @@ loop192:
 	VFMADD231PS Z1, Z0, Z7
 	ADDQ        $0x00000040, R10
 	SUBQ        $0x00000040, R11
-	JMP         loop192
+	JMP         loop202
 
-next193:
-loop194:
+next203:
+loop204:
 	CMPQ        R11, $0x00000010
-	JLT         next195
+	JLT         next205
 	VMOVUPS     (BX)(R10*4), Z0
 	VMOVUPS     (DX)(R10*4), Z1
 	VMOVUPS     (SI)(R10*4), Z2
@@ -9527,11 +10021,11 @@ loop194:
 	VFMADD231PS Z1, Z0, Z4
 	ADDQ        $0x00000010, R10
 	SUBQ        $0x00000010, R11
-	JMP         loop194
+	JMP         loop204
 
-next195:
+next205:
 	TESTQ       R11, R11
-	JLE         end196
+	JLE         end206
 	MOVQ        $0x0000ffff, R12
 	BZHIQ       R11, R12, R12
 	KMOVW       R12, K1
@@ -9541,7 +10035,7 @@ next195:
 	VMULPS      Z2, Z1, Z1
 	VFMADD231PS Z1, Z0, Z4
 
-end196:
+end206:
 	VADDPS        Z6, Z4, Z4
 	VADDPS        Z7, Z5, Z5
 	VADDPS        Z5, Z4, Z4
@@ -9564,37 +10058,37 @@ end196:
 	XORQ          R10, R10
 	MOVQ          R8, R11
 
-loop197:
+loop207:
 	CMPQ        R11, $0x00000010
-	JLT         next198
+	JLT         next208
 	VMOVUPS     (BX)(R10*4), Z0
 	VMOVUPS     (DX)(R10*4), Z1
 	VMOVUPS     (SI)(R10*4), Z2
 	TESTQ       CX, CX
-	JZ          frozen199
+	JZ          frozen209
 	VMULPS      Z4, Z0, Z6
 	VMOVUPS     (CX)(R10*4), Z7
 	VFMADD231PS Z6, Z1, Z7
 	VMOVUPS     Z7, (CX)(R10*4)
 
-frozen199:
+frozen209:
 	VMULPS       Z2, Z1, Z1
 	VMULPS       Z4, Z1, Z1
 	VFNMADD231PS Z5, Z0, Z1
 	CMPB         addDX+64(FP), $0x00
-	JEQ          set200
+	JEQ          set210
 	VMOVUPS      (AX)(R10*4), Z7
 	VADDPS       Z7, Z1, Z1
 
-set200:
+set210:
 	VMOVUPS Z1, (AX)(R10*4)
 	ADDQ    $0x00000010, R10
 	SUBQ    $0x00000010, R11
-	JMP     loop197
+	JMP     loop207
 
-next198:
+next208:
 	TESTQ       R11, R11
-	JLE         end201
+	JLE         end211
 	MOVQ        $0x0000ffff, R12
 	BZHIQ       R11, R12, R12
 	KMOVW       R12, K1
@@ -9602,25 +10096,25 @@ next198:
 	VMOVUPS.Z   (DX)(R10*4), K1, Z1
 	VMOVUPS.Z   (SI)(R10*4), K1, Z2
 	TESTQ       CX, CX
-	JZ          frozen202
+	JZ          frozen212
 	VMULPS      Z4, Z0, Z6
 	VMOVUPS.Z   (CX)(R10*4), K1, Z7
 	VFMADD231PS Z6, Z1, Z7
 	VMOVUPS     Z7, K1, (CX)(R10*4)
 
-frozen202:
+frozen212:
 	VMULPS       Z2, Z1, Z1
 	VMULPS       Z4, Z1, Z1
 	VFNMADD231PS Z5, Z0, Z1
 	CMPB         addDX+64(FP), $0x00
-	JEQ          set203
+	JEQ          set213
 	VMOVUPS.Z    (AX)(R10*4), K1, Z7
 	VADDPS       Z7, Z1, Z1
 
-set203:
+set213:
 	VMOVUPS Z1, K1, (AX)(R10*4)
 
-end201:
+end211:
 	LEAQ (AX)(R8*4), AX
 	LEAQ (DX)(R8*4), DX
 	LEAQ (BX)(R8*4), BX
@@ -9651,9 +10145,9 @@ TEXT ·swiGLUAVX512(SB), NOSPLIT, $0-32
 	VMOVUPS bits_3f000000<>+0(SB), Z20
 	XORQ    SI, SI
 
-loop204:
+loop214:
 	CMPQ        BX, $0x00000020
-	JLT         next205
+	JLT         next215
 	VMOVUPS     (CX)(SI*4), Z0
 	VMOVUPS     (DX)(SI*4), Z1
 	VXORPS      Z2, Z2, Z2
@@ -9712,12 +10206,12 @@ loop204:
 	VMOVUPS     Z0, 64(AX)(SI*4)
 	ADDQ        $0x00000020, SI
 	SUBQ        $0x00000020, BX
-	JMP         loop204
+	JMP         loop214
 
-next205:
-loop206:
+next215:
+loop216:
 	CMPQ        BX, $0x00000010
-	JLT         next207
+	JLT         next217
 	VMOVUPS     (CX)(SI*4), Z0
 	VMOVUPS     (DX)(SI*4), Z1
 	VXORPS      Z2, Z2, Z2
@@ -9748,11 +10242,11 @@ loop206:
 	VMOVUPS     Z0, (AX)(SI*4)
 	ADDQ        $0x00000010, SI
 	SUBQ        $0x00000010, BX
-	JMP         loop206
+	JMP         loop216
 
-next207:
+next217:
 	TESTQ       BX, BX
-	JLE         end208
+	JLE         end218
 	MOVQ        $0x0000ffff, DI
 	BZHIQ       BX, DI, DI
 	KMOVW       DI, K1
@@ -9785,7 +10279,7 @@ next207:
 	VMULPS      Z1, Z0, Z0
 	VMOVUPS     Z0, K1, (AX)(SI*4)
 
-end208:
+end218:
 	VZEROUPPER
 	RET
 
@@ -9812,9 +10306,9 @@ TEXT ·swiGLUBackwardAVX512(SB), NOSPLIT, $0-48
 	VMOVUPS bits_3f000000<>+0(SB), Z20
 	XORQ    R8, R8
 
-loop209:
+loop219:
 	CMPQ        DI, $0x00000020
-	JLT         next210
+	JLT         next220
 	VMOVUPS     (BX)(R8*4), Z0
 	VMOVUPS     (SI)(R8*4), Z1
 	VMOVUPS     (DX)(R8*4), Z3
@@ -9889,12 +10383,12 @@ loop209:
 	VMOVUPS     Z1, 64(AX)(R8*4)
 	ADDQ        $0x00000020, R8
 	SUBQ        $0x00000020, DI
-	JMP         loop209
+	JMP         loop219
 
-next210:
-loop211:
+next220:
+loop221:
 	CMPQ        DI, $0x00000010
-	JLT         next212
+	JLT         next222
 	VMOVUPS     (BX)(R8*4), Z0
 	VMOVUPS     (SI)(R8*4), Z1
 	VMOVUPS     (DX)(R8*4), Z3
@@ -9933,11 +10427,11 @@ loop211:
 	VMOVUPS     Z1, (AX)(R8*4)
 	ADDQ        $0x00000010, R8
 	SUBQ        $0x00000010, DI
-	JMP         loop211
+	JMP         loop221
 
-next212:
+next222:
 	TESTQ       DI, DI
-	JLE         end213
+	JLE         end223
 	MOVQ        $0x0000ffff, R9
 	BZHIQ       DI, R9, R9
 	KMOVW       R9, K1
@@ -9978,7 +10472,408 @@ next212:
 	VMOVUPS     Z4, K1, (CX)(R8*4)
 	VMOVUPS     Z1, K1, (AX)(R8*4)
 
-end213:
+end223:
+	VZEROUPPER
+	RET
+
+// func geGLUAVX512(y *float32, gate *float32, up *float32, n int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·geGLUAVX512(SB), NOSPLIT, $0-32
+	MOVQ    y+0(FP), AX
+	MOVQ    gate+8(FP), CX
+	MOVQ    up+16(FP), DX
+	MOVQ    n+24(FP), BX
+	VMOVUPS bits_3fb8aa3b<>+0(SB), Z31
+	VMOVUPS bits_bf318000<>+0(SB), Z30
+	VMOVUPS bits_395e8083<>+0(SB), Z29
+	VMOVUPS bits_42b30000<>+0(SB), Z28
+	VMOVUPS bits_c2d10000<>+0(SB), Z27
+	VMOVUPS bits_3f800000<>+0(SB), Z26
+	VMOVUPS bits_39506967<>+0(SB), Z25
+	VMOVUPS bits_3ab743ce<>+0(SB), Z24
+	VMOVUPS bits_3c088908<>+0(SB), Z23
+	VMOVUPS bits_3d2aa9c1<>+0(SB), Z22
+	VMOVUPS bits_3e2aaaaa<>+0(SB), Z21
+	VMOVUPS bits_3f000000<>+0(SB), Z20
+	VMOVUPS bits_3fcc422a<>+0(SB), Z19
+	VMOVUPS bits_3d922279<>+0(SB), Z18
+	XORQ    SI, SI
+
+loop224:
+	CMPQ        BX, $0x00000020
+	JLT         next225
+	VMOVUPS     (CX)(SI*4), Z0
+	VMOVUPS     (DX)(SI*4), Z1
+	VMULPS      Z0, Z0, Z3
+	VMOVUPS     Z18, Z4
+	VFMADD213PS Z19, Z3, Z4
+	VMULPS      Z0, Z4, Z4
+	VXORPS      Z2, Z2, Z2
+	VSUBPS      Z4, Z2, Z2
+	VMOVUPS     Z28, Z10
+	VMINPS      Z2, Z10, Z2
+	VMOVUPS     Z27, Z10
+	VMAXPS      Z2, Z10, Z2
+	VMULPS      Z31, Z2, Z8
+	VRNDSCALEPS $0x08, Z8, Z8
+	VFMADD231PS Z30, Z8, Z2
+	VFMADD231PS Z29, Z8, Z2
+	VMOVUPS     Z25, Z9
+	VFMADD213PS Z24, Z2, Z9
+	VFMADD213PS Z23, Z2, Z9
+	VFMADD213PS Z22, Z2, Z9
+	VFMADD213PS Z21, Z2, Z9
+	VFMADD213PS Z20, Z2, Z9
+	VMULPS      Z2, Z9, Z9
+	VFMADD213PS Z2, Z2, Z9
+	VADDPS      Z26, Z9, Z2
+	VSCALEFPS   Z8, Z2, Z2
+	VADDPS      Z26, Z2, Z2
+	VMOVUPS     Z26, Z8
+	VDIVPS      Z2, Z8, Z2
+	VMULPS      Z2, Z0, Z0
+	VMULPS      Z1, Z0, Z0
+	VMOVUPS     Z0, (AX)(SI*4)
+	VMOVUPS     64(CX)(SI*4), Z0
+	VMOVUPS     64(DX)(SI*4), Z1
+	VMULPS      Z0, Z0, Z3
+	VMOVUPS     Z18, Z4
+	VFMADD213PS Z19, Z3, Z4
+	VMULPS      Z0, Z4, Z4
+	VXORPS      Z2, Z2, Z2
+	VSUBPS      Z4, Z2, Z2
+	VMOVUPS     Z28, Z10
+	VMINPS      Z2, Z10, Z2
+	VMOVUPS     Z27, Z10
+	VMAXPS      Z2, Z10, Z2
+	VMULPS      Z31, Z2, Z8
+	VRNDSCALEPS $0x08, Z8, Z8
+	VFMADD231PS Z30, Z8, Z2
+	VFMADD231PS Z29, Z8, Z2
+	VMOVUPS     Z25, Z9
+	VFMADD213PS Z24, Z2, Z9
+	VFMADD213PS Z23, Z2, Z9
+	VFMADD213PS Z22, Z2, Z9
+	VFMADD213PS Z21, Z2, Z9
+	VFMADD213PS Z20, Z2, Z9
+	VMULPS      Z2, Z9, Z9
+	VFMADD213PS Z2, Z2, Z9
+	VADDPS      Z26, Z9, Z2
+	VSCALEFPS   Z8, Z2, Z2
+	VADDPS      Z26, Z2, Z2
+	VMOVUPS     Z26, Z8
+	VDIVPS      Z2, Z8, Z2
+	VMULPS      Z2, Z0, Z0
+	VMULPS      Z1, Z0, Z0
+	VMOVUPS     Z0, 64(AX)(SI*4)
+	ADDQ        $0x00000020, SI
+	SUBQ        $0x00000020, BX
+	JMP         loop224
+
+next225:
+loop226:
+	CMPQ        BX, $0x00000010
+	JLT         next227
+	VMOVUPS     (CX)(SI*4), Z0
+	VMOVUPS     (DX)(SI*4), Z1
+	VMULPS      Z0, Z0, Z3
+	VMOVUPS     Z18, Z4
+	VFMADD213PS Z19, Z3, Z4
+	VMULPS      Z0, Z4, Z4
+	VXORPS      Z2, Z2, Z2
+	VSUBPS      Z4, Z2, Z2
+	VMOVUPS     Z28, Z10
+	VMINPS      Z2, Z10, Z2
+	VMOVUPS     Z27, Z10
+	VMAXPS      Z2, Z10, Z2
+	VMULPS      Z31, Z2, Z8
+	VRNDSCALEPS $0x08, Z8, Z8
+	VFMADD231PS Z30, Z8, Z2
+	VFMADD231PS Z29, Z8, Z2
+	VMOVUPS     Z25, Z9
+	VFMADD213PS Z24, Z2, Z9
+	VFMADD213PS Z23, Z2, Z9
+	VFMADD213PS Z22, Z2, Z9
+	VFMADD213PS Z21, Z2, Z9
+	VFMADD213PS Z20, Z2, Z9
+	VMULPS      Z2, Z9, Z9
+	VFMADD213PS Z2, Z2, Z9
+	VADDPS      Z26, Z9, Z2
+	VSCALEFPS   Z8, Z2, Z2
+	VADDPS      Z26, Z2, Z2
+	VMOVUPS     Z26, Z8
+	VDIVPS      Z2, Z8, Z2
+	VMULPS      Z2, Z0, Z0
+	VMULPS      Z1, Z0, Z0
+	VMOVUPS     Z0, (AX)(SI*4)
+	ADDQ        $0x00000010, SI
+	SUBQ        $0x00000010, BX
+	JMP         loop226
+
+next227:
+	TESTQ       BX, BX
+	JLE         end228
+	MOVQ        $0x0000ffff, DI
+	BZHIQ       BX, DI, DI
+	KMOVW       DI, K1
+	VMOVUPS.Z   (CX)(SI*4), K1, Z0
+	VMOVUPS.Z   (DX)(SI*4), K1, Z1
+	VMULPS      Z0, Z0, Z3
+	VMOVUPS     Z18, Z4
+	VFMADD213PS Z19, Z3, Z4
+	VMULPS      Z0, Z4, Z4
+	VXORPS      Z2, Z2, Z2
+	VSUBPS      Z4, Z2, Z2
+	VMOVUPS     Z28, Z10
+	VMINPS      Z2, Z10, Z2
+	VMOVUPS     Z27, Z10
+	VMAXPS      Z2, Z10, Z2
+	VMULPS      Z31, Z2, Z8
+	VRNDSCALEPS $0x08, Z8, Z8
+	VFMADD231PS Z30, Z8, Z2
+	VFMADD231PS Z29, Z8, Z2
+	VMOVUPS     Z25, Z9
+	VFMADD213PS Z24, Z2, Z9
+	VFMADD213PS Z23, Z2, Z9
+	VFMADD213PS Z22, Z2, Z9
+	VFMADD213PS Z21, Z2, Z9
+	VFMADD213PS Z20, Z2, Z9
+	VMULPS      Z2, Z9, Z9
+	VFMADD213PS Z2, Z2, Z9
+	VADDPS      Z26, Z9, Z2
+	VSCALEFPS   Z8, Z2, Z2
+	VADDPS      Z26, Z2, Z2
+	VMOVUPS     Z26, Z8
+	VDIVPS      Z2, Z8, Z2
+	VMULPS      Z2, Z0, Z0
+	VMULPS      Z1, Z0, Z0
+	VMOVUPS     Z0, K1, (AX)(SI*4)
+
+end228:
+	VZEROUPPER
+	RET
+
+// func geGLUBackwardAVX512(dgate *float32, dup *float32, dy *float32, gate *float32, up *float32, n int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·geGLUBackwardAVX512(SB), NOSPLIT, $0-48
+	MOVQ    dgate+0(FP), AX
+	MOVQ    dup+8(FP), CX
+	MOVQ    dy+16(FP), DX
+	MOVQ    gate+24(FP), BX
+	MOVQ    up+32(FP), SI
+	MOVQ    n+40(FP), DI
+	VMOVUPS bits_3fb8aa3b<>+0(SB), Z31
+	VMOVUPS bits_bf318000<>+0(SB), Z30
+	VMOVUPS bits_395e8083<>+0(SB), Z29
+	VMOVUPS bits_42b30000<>+0(SB), Z28
+	VMOVUPS bits_c2d10000<>+0(SB), Z27
+	VMOVUPS bits_3f800000<>+0(SB), Z26
+	VMOVUPS bits_39506967<>+0(SB), Z25
+	VMOVUPS bits_3ab743ce<>+0(SB), Z24
+	VMOVUPS bits_3c088908<>+0(SB), Z23
+	VMOVUPS bits_3d2aa9c1<>+0(SB), Z22
+	VMOVUPS bits_3e2aaaaa<>+0(SB), Z21
+	VMOVUPS bits_3f000000<>+0(SB), Z20
+	VMOVUPS bits_3fcc422a<>+0(SB), Z19
+	VMOVUPS bits_3d922279<>+0(SB), Z18
+	VMOVUPS bits_3e5b33b6<>+0(SB), Z17
+	XORQ    R8, R8
+
+loop229:
+	CMPQ        DI, $0x00000020
+	JLT         next230
+	VMOVUPS     (BX)(R8*4), Z0
+	VMOVUPS     (SI)(R8*4), Z1
+	VMOVUPS     (DX)(R8*4), Z3
+	VMULPS      Z0, Z0, Z4
+	VMOVUPS     Z18, Z11
+	VFMADD213PS Z19, Z4, Z11
+	VMULPS      Z0, Z11, Z11
+	VMOVUPS     Z17, Z7
+	VFMADD213PS Z19, Z4, Z7
+	VMULPS      Z0, Z7, Z7
+	VXORPS      Z2, Z2, Z2
+	VSUBPS      Z11, Z2, Z2
+	VMOVUPS     Z28, Z10
+	VMINPS      Z2, Z10, Z2
+	VMOVUPS     Z27, Z10
+	VMAXPS      Z2, Z10, Z2
+	VMULPS      Z31, Z2, Z8
+	VRNDSCALEPS $0x08, Z8, Z8
+	VFMADD231PS Z30, Z8, Z2
+	VFMADD231PS Z29, Z8, Z2
+	VMOVUPS     Z25, Z9
+	VFMADD213PS Z24, Z2, Z9
+	VFMADD213PS Z23, Z2, Z9
+	VFMADD213PS Z22, Z2, Z9
+	VFMADD213PS Z21, Z2, Z9
+	VFMADD213PS Z20, Z2, Z9
+	VMULPS      Z2, Z9, Z9
+	VFMADD213PS Z2, Z2, Z9
+	VADDPS      Z26, Z9, Z2
+	VSCALEFPS   Z8, Z2, Z2
+	VADDPS      Z26, Z2, Z2
+	VMOVUPS     Z26, Z8
+	VDIVPS      Z2, Z8, Z2
+	VMULPS      Z2, Z0, Z4
+	VMULPS      Z3, Z4, Z4
+	VMULPS      Z3, Z1, Z1
+	VMOVUPS     Z26, Z5
+	VSUBPS      Z2, Z5, Z6
+	VFMADD213PS Z5, Z7, Z6
+	VMULPS      Z2, Z6, Z6
+	VMULPS      Z6, Z1, Z1
+	VMOVUPS     Z4, (CX)(R8*4)
+	VMOVUPS     Z1, (AX)(R8*4)
+	VMOVUPS     64(BX)(R8*4), Z0
+	VMOVUPS     64(SI)(R8*4), Z1
+	VMOVUPS     64(DX)(R8*4), Z3
+	VMULPS      Z0, Z0, Z4
+	VMOVUPS     Z18, Z11
+	VFMADD213PS Z19, Z4, Z11
+	VMULPS      Z0, Z11, Z11
+	VMOVUPS     Z17, Z7
+	VFMADD213PS Z19, Z4, Z7
+	VMULPS      Z0, Z7, Z7
+	VXORPS      Z2, Z2, Z2
+	VSUBPS      Z11, Z2, Z2
+	VMOVUPS     Z28, Z10
+	VMINPS      Z2, Z10, Z2
+	VMOVUPS     Z27, Z10
+	VMAXPS      Z2, Z10, Z2
+	VMULPS      Z31, Z2, Z8
+	VRNDSCALEPS $0x08, Z8, Z8
+	VFMADD231PS Z30, Z8, Z2
+	VFMADD231PS Z29, Z8, Z2
+	VMOVUPS     Z25, Z9
+	VFMADD213PS Z24, Z2, Z9
+	VFMADD213PS Z23, Z2, Z9
+	VFMADD213PS Z22, Z2, Z9
+	VFMADD213PS Z21, Z2, Z9
+	VFMADD213PS Z20, Z2, Z9
+	VMULPS      Z2, Z9, Z9
+	VFMADD213PS Z2, Z2, Z9
+	VADDPS      Z26, Z9, Z2
+	VSCALEFPS   Z8, Z2, Z2
+	VADDPS      Z26, Z2, Z2
+	VMOVUPS     Z26, Z8
+	VDIVPS      Z2, Z8, Z2
+	VMULPS      Z2, Z0, Z4
+	VMULPS      Z3, Z4, Z4
+	VMULPS      Z3, Z1, Z1
+	VMOVUPS     Z26, Z5
+	VSUBPS      Z2, Z5, Z6
+	VFMADD213PS Z5, Z7, Z6
+	VMULPS      Z2, Z6, Z6
+	VMULPS      Z6, Z1, Z1
+	VMOVUPS     Z4, 64(CX)(R8*4)
+	VMOVUPS     Z1, 64(AX)(R8*4)
+	ADDQ        $0x00000020, R8
+	SUBQ        $0x00000020, DI
+	JMP         loop229
+
+next230:
+loop231:
+	CMPQ        DI, $0x00000010
+	JLT         next232
+	VMOVUPS     (BX)(R8*4), Z0
+	VMOVUPS     (SI)(R8*4), Z1
+	VMOVUPS     (DX)(R8*4), Z3
+	VMULPS      Z0, Z0, Z4
+	VMOVUPS     Z18, Z11
+	VFMADD213PS Z19, Z4, Z11
+	VMULPS      Z0, Z11, Z11
+	VMOVUPS     Z17, Z7
+	VFMADD213PS Z19, Z4, Z7
+	VMULPS      Z0, Z7, Z7
+	VXORPS      Z2, Z2, Z2
+	VSUBPS      Z11, Z2, Z2
+	VMOVUPS     Z28, Z10
+	VMINPS      Z2, Z10, Z2
+	VMOVUPS     Z27, Z10
+	VMAXPS      Z2, Z10, Z2
+	VMULPS      Z31, Z2, Z8
+	VRNDSCALEPS $0x08, Z8, Z8
+	VFMADD231PS Z30, Z8, Z2
+	VFMADD231PS Z29, Z8, Z2
+	VMOVUPS     Z25, Z9
+	VFMADD213PS Z24, Z2, Z9
+	VFMADD213PS Z23, Z2, Z9
+	VFMADD213PS Z22, Z2, Z9
+	VFMADD213PS Z21, Z2, Z9
+	VFMADD213PS Z20, Z2, Z9
+	VMULPS      Z2, Z9, Z9
+	VFMADD213PS Z2, Z2, Z9
+	VADDPS      Z26, Z9, Z2
+	VSCALEFPS   Z8, Z2, Z2
+	VADDPS      Z26, Z2, Z2
+	VMOVUPS     Z26, Z8
+	VDIVPS      Z2, Z8, Z2
+	VMULPS      Z2, Z0, Z4
+	VMULPS      Z3, Z4, Z4
+	VMULPS      Z3, Z1, Z1
+	VMOVUPS     Z26, Z5
+	VSUBPS      Z2, Z5, Z6
+	VFMADD213PS Z5, Z7, Z6
+	VMULPS      Z2, Z6, Z6
+	VMULPS      Z6, Z1, Z1
+	VMOVUPS     Z4, (CX)(R8*4)
+	VMOVUPS     Z1, (AX)(R8*4)
+	ADDQ        $0x00000010, R8
+	SUBQ        $0x00000010, DI
+	JMP         loop231
+
+next232:
+	TESTQ       DI, DI
+	JLE         end233
+	MOVQ        $0x0000ffff, R9
+	BZHIQ       DI, R9, R9
+	KMOVW       R9, K1
+	VMOVUPS.Z   (BX)(R8*4), K1, Z0
+	VMOVUPS.Z   (SI)(R8*4), K1, Z1
+	VMOVUPS.Z   (DX)(R8*4), K1, Z3
+	VMULPS      Z0, Z0, Z4
+	VMOVUPS     Z18, Z11
+	VFMADD213PS Z19, Z4, Z11
+	VMULPS      Z0, Z11, Z11
+	VMOVUPS     Z17, Z7
+	VFMADD213PS Z19, Z4, Z7
+	VMULPS      Z0, Z7, Z7
+	VXORPS      Z2, Z2, Z2
+	VSUBPS      Z11, Z2, Z2
+	VMOVUPS     Z28, Z10
+	VMINPS      Z2, Z10, Z2
+	VMOVUPS     Z27, Z10
+	VMAXPS      Z2, Z10, Z2
+	VMULPS      Z31, Z2, Z8
+	VRNDSCALEPS $0x08, Z8, Z8
+	VFMADD231PS Z30, Z8, Z2
+	VFMADD231PS Z29, Z8, Z2
+	VMOVUPS     Z25, Z9
+	VFMADD213PS Z24, Z2, Z9
+	VFMADD213PS Z23, Z2, Z9
+	VFMADD213PS Z22, Z2, Z9
+	VFMADD213PS Z21, Z2, Z9
+	VFMADD213PS Z20, Z2, Z9
+	VMULPS      Z2, Z9, Z9
+	VFMADD213PS Z2, Z2, Z9
+	VADDPS      Z26, Z9, Z2
+	VSCALEFPS   Z8, Z2, Z2
+	VADDPS      Z26, Z2, Z2
+	VMOVUPS     Z26, Z8
+	VDIVPS      Z2, Z8, Z2
+	VMULPS      Z2, Z0, Z4
+	VMULPS      Z3, Z4, Z4
+	VMULPS      Z3, Z1, Z1
+	VMOVUPS     Z26, Z5
+	VSUBPS      Z2, Z5, Z6
+	VFMADD213PS Z5, Z7, Z6
+	VMULPS      Z2, Z6, Z6
+	VMULPS      Z6, Z1, Z1
+	VMOVUPS     Z4, K1, (CX)(R8*4)
+	VMOVUPS     Z1, K1, (AX)(R8*4)
+
+end233:
 	VZEROUPPER
 	RET
 
@@ -9997,9 +10892,9 @@ head:
 	XORQ R8, R8
 	MOVQ SI, R9
 
-loop214:
+loop234:
 	CMPQ        R9, $0x00000010
-	JLT         next215
+	JLT         next235
 	VMOVUPS     (AX)(R8*4), Z0
 	VMOVUPS     (DI)(R8*4), Z1
 	VMOVUPS     (CX)(R8*4), Z2
@@ -10013,11 +10908,11 @@ loop214:
 	VMOVUPS     Z5, (DI)(R8*4)
 	ADDQ        $0x00000010, R8
 	SUBQ        $0x00000010, R9
-	JMP         loop214
+	JMP         loop234
 
-next215:
+next235:
 	TESTQ       R9, R9
-	JLE         end216
+	JLE         end236
 	MOVQ        $0x0000ffff, R10
 	BZHIQ       R9, R10, R10
 	KMOVW       R10, K1
@@ -10033,7 +10928,7 @@ next215:
 	VMOVUPS     Z4, K1, (AX)(R8*4)
 	VMOVUPS     Z5, K1, (DI)(R8*4)
 
-end216:
+end236:
 	LEAQ (AX)(SI*8), AX
 	LEAQ (DI)(SI*8), DI
 	SUBQ $0x01, BX
@@ -10061,9 +10956,9 @@ TEXT ·adamWAVX512(SB), NOSPLIT, $0-48
 	VBROADCASTSS 32(DI), Z14
 	XORQ         DI, DI
 
-loop217:
+loop237:
 	CMPQ        SI, $0x00000020
-	JLT         next218
+	JLT         next238
 	VMOVUPS     (CX)(DI*4), Z0
 	VMULPS      Z6, Z0, Z0
 	VMOVUPS     (DX)(DI*4), Z1
@@ -10106,12 +11001,12 @@ loop217:
 	VMOVUPS     Z0, 64(CX)(DI*4)
 	ADDQ        $0x00000020, DI
 	SUBQ        $0x00000020, SI
-	JMP         loop217
+	JMP         loop237
 
-next218:
-loop219:
+next238:
+loop239:
 	CMPQ        SI, $0x00000010
-	JLT         next220
+	JLT         next240
 	VMOVUPS     (CX)(DI*4), Z0
 	VMULPS      Z6, Z0, Z0
 	VMOVUPS     (DX)(DI*4), Z1
@@ -10134,11 +11029,11 @@ loop219:
 	VMOVUPS     Z0, (CX)(DI*4)
 	ADDQ        $0x00000010, DI
 	SUBQ        $0x00000010, SI
-	JMP         loop219
+	JMP         loop239
 
-next220:
+next240:
 	TESTQ       SI, SI
-	JLE         end221
+	JLE         end241
 	MOVQ        $0x0000ffff, R8
 	BZHIQ       SI, R8, R8
 	KMOVW       R8, K1
@@ -10163,7 +11058,7 @@ next220:
 	VXORPS      Z0, Z0, Z0
 	VMOVUPS     Z0, K1, (CX)(DI*4)
 
-end221:
+end241:
 	VZEROUPPER
 	RET
 
@@ -10175,9 +11070,9 @@ TEXT ·roundAVX512(SB), NOSPLIT, $0-24
 	MOVQ n+16(FP), DX
 	XORQ BX, BX
 
-loop222:
+loop242:
 	CMPQ      DX, $0x00000010
-	JLT       next223
+	JLT       next243
 	VMOVUPS   (CX)(BX*4), Z0
 	VPSRLD    $0x10, Z0, Z1
 	VPANDD    bits_00000001<>+0(SB), Z1, Z1
@@ -10191,11 +11086,11 @@ loop222:
 	VMOVUPS   Z1, (AX)(BX*4)
 	ADDQ      $0x00000010, BX
 	SUBQ      $0x00000010, DX
-	JMP       loop222
+	JMP       loop242
 
-next223:
+next243:
 	TESTQ     DX, DX
-	JLE       end224
+	JLE       end244
 	MOVQ      $0x0000ffff, SI
 	BZHIQ     DX, SI, SI
 	KMOVW     SI, K1
@@ -10211,7 +11106,7 @@ next223:
 	VPANDD    bits_80000000<>+0(SB), Z1, K2, Z1
 	VMOVUPS   Z1, K1, (AX)(BX*4)
 
-end224:
+end244:
 	VZEROUPPER
 	RET
 
@@ -15181,6 +16076,764 @@ loop:
 	VFMADD231PS Z13, Z12, Z11
 	SUBQ        $0x01, AX
 	JNZ         loop
+	VZEROUPPER
+	RET
+
+// func heads1x32AVX512(k int, a *float32, ah int, b *float32, bh int, bs int, c *float32, ch int, n int, acc int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·heads1x32AVX512(SB), NOSPLIT, $0-80
+	MOVQ      n+64(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+72(FP), AX
+	VXORPS    Z0, Z0, Z0
+	VXORPS    Z1, Z1, Z1
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+48(FP), AX
+	MOVQ      ch+56(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+	VMOVUPS.Z 64(AX), K2, Z1
+
+start:
+	MOVQ ah+16(FP), AX
+	MOVQ a+8(FP), AX
+	MOVQ bh+32(FP), CX
+	MOVQ b+24(FP), CX
+	MOVQ k+0(FP), DX
+	MOVQ bs+40(FP), BX
+
+loop:
+	VBROADCASTSS (AX), Z20
+	VMOVUPS.Z    (CX), K1, Z16
+	VFMADD231PS  Z16, Z20, Z0
+	VMOVUPS.Z    64(CX), K2, Z17
+	VFMADD231PS  Z17, Z20, Z1
+	ADDQ         $0x04, AX
+	ADDQ         BX, CX
+	SUBQ         $0x01, DX
+	JNZ          loop
+	MOVQ         c+48(FP), AX
+	MOVQ         ch+56(FP), CX
+	VMOVUPS      Z0, K1, (AX)
+	VMOVUPS      Z1, K2, 64(AX)
+	VZEROUPPER
+	RET
+
+// func heads2x32AVX512(k int, a *float32, ah int, b *float32, bh int, bs int, c *float32, ch int, n int, acc int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·heads2x32AVX512(SB), NOSPLIT, $0-80
+	MOVQ      n+64(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+72(FP), AX
+	VXORPS    Z0, Z0, Z0
+	VXORPS    Z1, Z1, Z1
+	VXORPS    Z2, Z2, Z2
+	VXORPS    Z3, Z3, Z3
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+48(FP), AX
+	MOVQ      ch+56(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+	VMOVUPS.Z 64(AX), K2, Z1
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z2
+	VMOVUPS.Z 64(AX), K2, Z3
+
+start:
+	MOVQ ah+16(FP), AX
+	MOVQ a+8(FP), CX
+	MOVQ bh+32(FP), DX
+	MOVQ b+24(FP), BX
+	MOVQ k+0(FP), SI
+	MOVQ bs+40(FP), DI
+
+loop:
+	VBROADCASTSS (CX), Z20
+	VMOVUPS.Z    (BX), K1, Z16
+	VFMADD231PS  Z16, Z20, Z0
+	VMOVUPS.Z    64(BX), K2, Z17
+	VFMADD231PS  Z17, Z20, Z1
+	VBROADCASTSS (CX)(AX*1), Z21
+	VMOVUPS.Z    (BX)(DX*1), K1, Z18
+	VFMADD231PS  Z18, Z21, Z2
+	VMOVUPS.Z    64(BX)(DX*1), K2, Z19
+	VFMADD231PS  Z19, Z21, Z3
+	ADDQ         $0x04, CX
+	ADDQ         DI, BX
+	SUBQ         $0x01, SI
+	JNZ          loop
+	MOVQ         c+48(FP), AX
+	MOVQ         ch+56(FP), CX
+	VMOVUPS      Z0, K1, (AX)
+	VMOVUPS      Z1, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z2, K1, (AX)
+	VMOVUPS      Z3, K2, 64(AX)
+	VZEROUPPER
+	RET
+
+// func heads3x32AVX512(k int, a *float32, ah int, b *float32, bh int, bs int, c *float32, ch int, n int, acc int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·heads3x32AVX512(SB), NOSPLIT, $0-80
+	MOVQ      n+64(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+72(FP), AX
+	VXORPS    Z0, Z0, Z0
+	VXORPS    Z1, Z1, Z1
+	VXORPS    Z2, Z2, Z2
+	VXORPS    Z3, Z3, Z3
+	VXORPS    Z4, Z4, Z4
+	VXORPS    Z5, Z5, Z5
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+48(FP), AX
+	MOVQ      ch+56(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+	VMOVUPS.Z 64(AX), K2, Z1
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z2
+	VMOVUPS.Z 64(AX), K2, Z3
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z4
+	VMOVUPS.Z 64(AX), K2, Z5
+
+start:
+	MOVQ ah+16(FP), AX
+	MOVQ a+8(FP), CX
+	MOVQ bh+32(FP), DX
+	MOVQ b+24(FP), BX
+	MOVQ k+0(FP), SI
+	MOVQ bs+40(FP), DI
+
+loop:
+	VBROADCASTSS (CX), Z20
+	VMOVUPS.Z    (BX), K1, Z16
+	VFMADD231PS  Z16, Z20, Z0
+	VMOVUPS.Z    64(BX), K2, Z17
+	VFMADD231PS  Z17, Z20, Z1
+	VBROADCASTSS (CX)(AX*1), Z21
+	VMOVUPS.Z    (BX)(DX*1), K1, Z18
+	VFMADD231PS  Z18, Z21, Z2
+	VMOVUPS.Z    64(BX)(DX*1), K2, Z19
+	VFMADD231PS  Z19, Z21, Z3
+	VBROADCASTSS (CX)(AX*2), Z20
+	VMOVUPS.Z    (BX)(DX*2), K1, Z16
+	VFMADD231PS  Z16, Z20, Z4
+	VMOVUPS.Z    64(BX)(DX*2), K2, Z17
+	VFMADD231PS  Z17, Z20, Z5
+	ADDQ         $0x04, CX
+	ADDQ         DI, BX
+	SUBQ         $0x01, SI
+	JNZ          loop
+	MOVQ         c+48(FP), AX
+	MOVQ         ch+56(FP), CX
+	VMOVUPS      Z0, K1, (AX)
+	VMOVUPS      Z1, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z2, K1, (AX)
+	VMOVUPS      Z3, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z4, K1, (AX)
+	VMOVUPS      Z5, K2, 64(AX)
+	VZEROUPPER
+	RET
+
+// func heads4x32AVX512(k int, a *float32, ah int, b *float32, bh int, bs int, c *float32, ch int, n int, acc int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·heads4x32AVX512(SB), NOSPLIT, $0-80
+	MOVQ      n+64(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+72(FP), AX
+	VXORPS    Z0, Z0, Z0
+	VXORPS    Z1, Z1, Z1
+	VXORPS    Z2, Z2, Z2
+	VXORPS    Z3, Z3, Z3
+	VXORPS    Z4, Z4, Z4
+	VXORPS    Z5, Z5, Z5
+	VXORPS    Z6, Z6, Z6
+	VXORPS    Z7, Z7, Z7
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+48(FP), AX
+	MOVQ      ch+56(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+	VMOVUPS.Z 64(AX), K2, Z1
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z2
+	VMOVUPS.Z 64(AX), K2, Z3
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z4
+	VMOVUPS.Z 64(AX), K2, Z5
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z6
+	VMOVUPS.Z 64(AX), K2, Z7
+
+start:
+	MOVQ ah+16(FP), AX
+	MOVQ a+8(FP), CX
+	LEAQ (CX)(AX*2), DX
+	ADDQ AX, DX
+	MOVQ bh+32(FP), BX
+	MOVQ b+24(FP), SI
+	LEAQ (SI)(BX*2), DI
+	ADDQ BX, DI
+	MOVQ k+0(FP), R8
+	MOVQ bs+40(FP), R9
+
+loop:
+	VBROADCASTSS (CX), Z20
+	VMOVUPS.Z    (SI), K1, Z16
+	VFMADD231PS  Z16, Z20, Z0
+	VMOVUPS.Z    64(SI), K2, Z17
+	VFMADD231PS  Z17, Z20, Z1
+	VBROADCASTSS (CX)(AX*1), Z21
+	VMOVUPS.Z    (SI)(BX*1), K1, Z18
+	VFMADD231PS  Z18, Z21, Z2
+	VMOVUPS.Z    64(SI)(BX*1), K2, Z19
+	VFMADD231PS  Z19, Z21, Z3
+	VBROADCASTSS (CX)(AX*2), Z20
+	VMOVUPS.Z    (SI)(BX*2), K1, Z16
+	VFMADD231PS  Z16, Z20, Z4
+	VMOVUPS.Z    64(SI)(BX*2), K2, Z17
+	VFMADD231PS  Z17, Z20, Z5
+	VBROADCASTSS (DX), Z21
+	VMOVUPS.Z    (DI), K1, Z18
+	VFMADD231PS  Z18, Z21, Z6
+	VMOVUPS.Z    64(DI), K2, Z19
+	VFMADD231PS  Z19, Z21, Z7
+	ADDQ         $0x04, CX
+	ADDQ         $0x04, DX
+	ADDQ         R9, SI
+	ADDQ         R9, DI
+	SUBQ         $0x01, R8
+	JNZ          loop
+	MOVQ         c+48(FP), AX
+	MOVQ         ch+56(FP), CX
+	VMOVUPS      Z0, K1, (AX)
+	VMOVUPS      Z1, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z2, K1, (AX)
+	VMOVUPS      Z3, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z4, K1, (AX)
+	VMOVUPS      Z5, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z6, K1, (AX)
+	VMOVUPS      Z7, K2, 64(AX)
+	VZEROUPPER
+	RET
+
+// func heads5x32AVX512(k int, a *float32, ah int, b *float32, bh int, bs int, c *float32, ch int, n int, acc int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·heads5x32AVX512(SB), NOSPLIT, $0-80
+	MOVQ      n+64(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+72(FP), AX
+	VXORPS    Z0, Z0, Z0
+	VXORPS    Z1, Z1, Z1
+	VXORPS    Z2, Z2, Z2
+	VXORPS    Z3, Z3, Z3
+	VXORPS    Z4, Z4, Z4
+	VXORPS    Z5, Z5, Z5
+	VXORPS    Z6, Z6, Z6
+	VXORPS    Z7, Z7, Z7
+	VXORPS    Z8, Z8, Z8
+	VXORPS    Z9, Z9, Z9
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+48(FP), AX
+	MOVQ      ch+56(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+	VMOVUPS.Z 64(AX), K2, Z1
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z2
+	VMOVUPS.Z 64(AX), K2, Z3
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z4
+	VMOVUPS.Z 64(AX), K2, Z5
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z6
+	VMOVUPS.Z 64(AX), K2, Z7
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z8
+	VMOVUPS.Z 64(AX), K2, Z9
+
+start:
+	MOVQ ah+16(FP), AX
+	MOVQ a+8(FP), CX
+	LEAQ (CX)(AX*2), DX
+	ADDQ AX, DX
+	MOVQ bh+32(FP), BX
+	MOVQ b+24(FP), SI
+	LEAQ (SI)(BX*2), DI
+	ADDQ BX, DI
+	MOVQ k+0(FP), R8
+	MOVQ bs+40(FP), R9
+
+loop:
+	VBROADCASTSS (CX), Z20
+	VMOVUPS.Z    (SI), K1, Z16
+	VFMADD231PS  Z16, Z20, Z0
+	VMOVUPS.Z    64(SI), K2, Z17
+	VFMADD231PS  Z17, Z20, Z1
+	VBROADCASTSS (CX)(AX*1), Z21
+	VMOVUPS.Z    (SI)(BX*1), K1, Z18
+	VFMADD231PS  Z18, Z21, Z2
+	VMOVUPS.Z    64(SI)(BX*1), K2, Z19
+	VFMADD231PS  Z19, Z21, Z3
+	VBROADCASTSS (CX)(AX*2), Z20
+	VMOVUPS.Z    (SI)(BX*2), K1, Z16
+	VFMADD231PS  Z16, Z20, Z4
+	VMOVUPS.Z    64(SI)(BX*2), K2, Z17
+	VFMADD231PS  Z17, Z20, Z5
+	VBROADCASTSS (DX), Z21
+	VMOVUPS.Z    (DI), K1, Z18
+	VFMADD231PS  Z18, Z21, Z6
+	VMOVUPS.Z    64(DI), K2, Z19
+	VFMADD231PS  Z19, Z21, Z7
+	VBROADCASTSS (DX)(AX*1), Z20
+	VMOVUPS.Z    (DI)(BX*1), K1, Z16
+	VFMADD231PS  Z16, Z20, Z8
+	VMOVUPS.Z    64(DI)(BX*1), K2, Z17
+	VFMADD231PS  Z17, Z20, Z9
+	ADDQ         $0x04, CX
+	ADDQ         $0x04, DX
+	ADDQ         R9, SI
+	ADDQ         R9, DI
+	SUBQ         $0x01, R8
+	JNZ          loop
+	MOVQ         c+48(FP), AX
+	MOVQ         ch+56(FP), CX
+	VMOVUPS      Z0, K1, (AX)
+	VMOVUPS      Z1, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z2, K1, (AX)
+	VMOVUPS      Z3, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z4, K1, (AX)
+	VMOVUPS      Z5, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z6, K1, (AX)
+	VMOVUPS      Z7, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z8, K1, (AX)
+	VMOVUPS      Z9, K2, 64(AX)
+	VZEROUPPER
+	RET
+
+// func heads6x32AVX512(k int, a *float32, ah int, b *float32, bh int, bs int, c *float32, ch int, n int, acc int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·heads6x32AVX512(SB), NOSPLIT, $0-80
+	MOVQ      n+64(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+72(FP), AX
+	VXORPS    Z0, Z0, Z0
+	VXORPS    Z1, Z1, Z1
+	VXORPS    Z2, Z2, Z2
+	VXORPS    Z3, Z3, Z3
+	VXORPS    Z4, Z4, Z4
+	VXORPS    Z5, Z5, Z5
+	VXORPS    Z6, Z6, Z6
+	VXORPS    Z7, Z7, Z7
+	VXORPS    Z8, Z8, Z8
+	VXORPS    Z9, Z9, Z9
+	VXORPS    Z10, Z10, Z10
+	VXORPS    Z11, Z11, Z11
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+48(FP), AX
+	MOVQ      ch+56(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+	VMOVUPS.Z 64(AX), K2, Z1
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z2
+	VMOVUPS.Z 64(AX), K2, Z3
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z4
+	VMOVUPS.Z 64(AX), K2, Z5
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z6
+	VMOVUPS.Z 64(AX), K2, Z7
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z8
+	VMOVUPS.Z 64(AX), K2, Z9
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z10
+	VMOVUPS.Z 64(AX), K2, Z11
+
+start:
+	MOVQ ah+16(FP), AX
+	MOVQ a+8(FP), CX
+	LEAQ (CX)(AX*2), DX
+	ADDQ AX, DX
+	MOVQ bh+32(FP), BX
+	MOVQ b+24(FP), SI
+	LEAQ (SI)(BX*2), DI
+	ADDQ BX, DI
+	MOVQ k+0(FP), R8
+	MOVQ bs+40(FP), R9
+
+loop:
+	VBROADCASTSS (CX), Z20
+	VMOVUPS.Z    (SI), K1, Z16
+	VFMADD231PS  Z16, Z20, Z0
+	VMOVUPS.Z    64(SI), K2, Z17
+	VFMADD231PS  Z17, Z20, Z1
+	VBROADCASTSS (CX)(AX*1), Z21
+	VMOVUPS.Z    (SI)(BX*1), K1, Z18
+	VFMADD231PS  Z18, Z21, Z2
+	VMOVUPS.Z    64(SI)(BX*1), K2, Z19
+	VFMADD231PS  Z19, Z21, Z3
+	VBROADCASTSS (CX)(AX*2), Z20
+	VMOVUPS.Z    (SI)(BX*2), K1, Z16
+	VFMADD231PS  Z16, Z20, Z4
+	VMOVUPS.Z    64(SI)(BX*2), K2, Z17
+	VFMADD231PS  Z17, Z20, Z5
+	VBROADCASTSS (DX), Z21
+	VMOVUPS.Z    (DI), K1, Z18
+	VFMADD231PS  Z18, Z21, Z6
+	VMOVUPS.Z    64(DI), K2, Z19
+	VFMADD231PS  Z19, Z21, Z7
+	VBROADCASTSS (DX)(AX*1), Z20
+	VMOVUPS.Z    (DI)(BX*1), K1, Z16
+	VFMADD231PS  Z16, Z20, Z8
+	VMOVUPS.Z    64(DI)(BX*1), K2, Z17
+	VFMADD231PS  Z17, Z20, Z9
+	VBROADCASTSS (DX)(AX*2), Z21
+	VMOVUPS.Z    (DI)(BX*2), K1, Z18
+	VFMADD231PS  Z18, Z21, Z10
+	VMOVUPS.Z    64(DI)(BX*2), K2, Z19
+	VFMADD231PS  Z19, Z21, Z11
+	ADDQ         $0x04, CX
+	ADDQ         $0x04, DX
+	ADDQ         R9, SI
+	ADDQ         R9, DI
+	SUBQ         $0x01, R8
+	JNZ          loop
+	MOVQ         c+48(FP), AX
+	MOVQ         ch+56(FP), CX
+	VMOVUPS      Z0, K1, (AX)
+	VMOVUPS      Z1, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z2, K1, (AX)
+	VMOVUPS      Z3, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z4, K1, (AX)
+	VMOVUPS      Z5, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z6, K1, (AX)
+	VMOVUPS      Z7, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z8, K1, (AX)
+	VMOVUPS      Z9, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z10, K1, (AX)
+	VMOVUPS      Z11, K2, 64(AX)
+	VZEROUPPER
+	RET
+
+// func heads7x32AVX512(k int, a *float32, ah int, b *float32, bh int, bs int, c *float32, ch int, n int, acc int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·heads7x32AVX512(SB), NOSPLIT, $0-80
+	MOVQ      n+64(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+72(FP), AX
+	VXORPS    Z0, Z0, Z0
+	VXORPS    Z1, Z1, Z1
+	VXORPS    Z2, Z2, Z2
+	VXORPS    Z3, Z3, Z3
+	VXORPS    Z4, Z4, Z4
+	VXORPS    Z5, Z5, Z5
+	VXORPS    Z6, Z6, Z6
+	VXORPS    Z7, Z7, Z7
+	VXORPS    Z8, Z8, Z8
+	VXORPS    Z9, Z9, Z9
+	VXORPS    Z10, Z10, Z10
+	VXORPS    Z11, Z11, Z11
+	VXORPS    Z12, Z12, Z12
+	VXORPS    Z13, Z13, Z13
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+48(FP), AX
+	MOVQ      ch+56(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+	VMOVUPS.Z 64(AX), K2, Z1
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z2
+	VMOVUPS.Z 64(AX), K2, Z3
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z4
+	VMOVUPS.Z 64(AX), K2, Z5
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z6
+	VMOVUPS.Z 64(AX), K2, Z7
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z8
+	VMOVUPS.Z 64(AX), K2, Z9
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z10
+	VMOVUPS.Z 64(AX), K2, Z11
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z12
+	VMOVUPS.Z 64(AX), K2, Z13
+
+start:
+	MOVQ ah+16(FP), AX
+	MOVQ a+8(FP), CX
+	LEAQ (CX)(AX*2), DX
+	ADDQ AX, DX
+	LEAQ (DX)(AX*2), BX
+	ADDQ AX, BX
+	MOVQ bh+32(FP), SI
+	MOVQ b+24(FP), DI
+	LEAQ (DI)(SI*2), R8
+	ADDQ SI, R8
+	LEAQ (R8)(SI*2), R9
+	ADDQ SI, R9
+	MOVQ k+0(FP), R10
+	MOVQ bs+40(FP), R11
+
+loop:
+	VBROADCASTSS (CX), Z20
+	VMOVUPS.Z    (DI), K1, Z16
+	VFMADD231PS  Z16, Z20, Z0
+	VMOVUPS.Z    64(DI), K2, Z17
+	VFMADD231PS  Z17, Z20, Z1
+	VBROADCASTSS (CX)(AX*1), Z21
+	VMOVUPS.Z    (DI)(SI*1), K1, Z18
+	VFMADD231PS  Z18, Z21, Z2
+	VMOVUPS.Z    64(DI)(SI*1), K2, Z19
+	VFMADD231PS  Z19, Z21, Z3
+	VBROADCASTSS (CX)(AX*2), Z20
+	VMOVUPS.Z    (DI)(SI*2), K1, Z16
+	VFMADD231PS  Z16, Z20, Z4
+	VMOVUPS.Z    64(DI)(SI*2), K2, Z17
+	VFMADD231PS  Z17, Z20, Z5
+	VBROADCASTSS (DX), Z21
+	VMOVUPS.Z    (R8), K1, Z18
+	VFMADD231PS  Z18, Z21, Z6
+	VMOVUPS.Z    64(R8), K2, Z19
+	VFMADD231PS  Z19, Z21, Z7
+	VBROADCASTSS (DX)(AX*1), Z20
+	VMOVUPS.Z    (R8)(SI*1), K1, Z16
+	VFMADD231PS  Z16, Z20, Z8
+	VMOVUPS.Z    64(R8)(SI*1), K2, Z17
+	VFMADD231PS  Z17, Z20, Z9
+	VBROADCASTSS (DX)(AX*2), Z21
+	VMOVUPS.Z    (R8)(SI*2), K1, Z18
+	VFMADD231PS  Z18, Z21, Z10
+	VMOVUPS.Z    64(R8)(SI*2), K2, Z19
+	VFMADD231PS  Z19, Z21, Z11
+	VBROADCASTSS (BX), Z20
+	VMOVUPS.Z    (R9), K1, Z16
+	VFMADD231PS  Z16, Z20, Z12
+	VMOVUPS.Z    64(R9), K2, Z17
+	VFMADD231PS  Z17, Z20, Z13
+	ADDQ         $0x04, CX
+	ADDQ         $0x04, DX
+	ADDQ         $0x04, BX
+	ADDQ         R11, DI
+	ADDQ         R11, R8
+	ADDQ         R11, R9
+	SUBQ         $0x01, R10
+	JNZ          loop
+	MOVQ         c+48(FP), AX
+	MOVQ         ch+56(FP), CX
+	VMOVUPS      Z0, K1, (AX)
+	VMOVUPS      Z1, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z2, K1, (AX)
+	VMOVUPS      Z3, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z4, K1, (AX)
+	VMOVUPS      Z5, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z6, K1, (AX)
+	VMOVUPS      Z7, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z8, K1, (AX)
+	VMOVUPS      Z9, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z10, K1, (AX)
+	VMOVUPS      Z11, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z12, K1, (AX)
+	VMOVUPS      Z13, K2, 64(AX)
+	VZEROUPPER
+	RET
+
+// func heads8x32AVX512(k int, a *float32, ah int, b *float32, bh int, bs int, c *float32, ch int, n int, acc int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·heads8x32AVX512(SB), NOSPLIT, $0-80
+	MOVQ      n+64(FP), AX
+	MOVL      $-1, CX
+	BZHIL     AX, CX, CX
+	KMOVW     CX, K1
+	SHRL      $0x10, CX
+	KMOVW     CX, K2
+	MOVQ      acc+72(FP), AX
+	VXORPS    Z0, Z0, Z0
+	VXORPS    Z1, Z1, Z1
+	VXORPS    Z2, Z2, Z2
+	VXORPS    Z3, Z3, Z3
+	VXORPS    Z4, Z4, Z4
+	VXORPS    Z5, Z5, Z5
+	VXORPS    Z6, Z6, Z6
+	VXORPS    Z7, Z7, Z7
+	VXORPS    Z8, Z8, Z8
+	VXORPS    Z9, Z9, Z9
+	VXORPS    Z10, Z10, Z10
+	VXORPS    Z11, Z11, Z11
+	VXORPS    Z12, Z12, Z12
+	VXORPS    Z13, Z13, Z13
+	VXORPS    Z14, Z14, Z14
+	VXORPS    Z15, Z15, Z15
+	TESTQ     AX, AX
+	JZ        start
+	MOVQ      c+48(FP), AX
+	MOVQ      ch+56(FP), CX
+	VMOVUPS.Z (AX), K1, Z0
+	VMOVUPS.Z 64(AX), K2, Z1
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z2
+	VMOVUPS.Z 64(AX), K2, Z3
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z4
+	VMOVUPS.Z 64(AX), K2, Z5
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z6
+	VMOVUPS.Z 64(AX), K2, Z7
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z8
+	VMOVUPS.Z 64(AX), K2, Z9
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z10
+	VMOVUPS.Z 64(AX), K2, Z11
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z12
+	VMOVUPS.Z 64(AX), K2, Z13
+	ADDQ      CX, AX
+	VMOVUPS.Z (AX), K1, Z14
+	VMOVUPS.Z 64(AX), K2, Z15
+
+start:
+	MOVQ ah+16(FP), AX
+	MOVQ a+8(FP), CX
+	LEAQ (CX)(AX*2), DX
+	ADDQ AX, DX
+	LEAQ (DX)(AX*2), BX
+	ADDQ AX, BX
+	MOVQ bh+32(FP), SI
+	MOVQ b+24(FP), DI
+	LEAQ (DI)(SI*2), R8
+	ADDQ SI, R8
+	LEAQ (R8)(SI*2), R9
+	ADDQ SI, R9
+	MOVQ k+0(FP), R10
+	MOVQ bs+40(FP), R11
+
+loop:
+	VBROADCASTSS (CX), Z20
+	VMOVUPS.Z    (DI), K1, Z16
+	VFMADD231PS  Z16, Z20, Z0
+	VMOVUPS.Z    64(DI), K2, Z17
+	VFMADD231PS  Z17, Z20, Z1
+	VBROADCASTSS (CX)(AX*1), Z21
+	VMOVUPS.Z    (DI)(SI*1), K1, Z18
+	VFMADD231PS  Z18, Z21, Z2
+	VMOVUPS.Z    64(DI)(SI*1), K2, Z19
+	VFMADD231PS  Z19, Z21, Z3
+	VBROADCASTSS (CX)(AX*2), Z20
+	VMOVUPS.Z    (DI)(SI*2), K1, Z16
+	VFMADD231PS  Z16, Z20, Z4
+	VMOVUPS.Z    64(DI)(SI*2), K2, Z17
+	VFMADD231PS  Z17, Z20, Z5
+	VBROADCASTSS (DX), Z21
+	VMOVUPS.Z    (R8), K1, Z18
+	VFMADD231PS  Z18, Z21, Z6
+	VMOVUPS.Z    64(R8), K2, Z19
+	VFMADD231PS  Z19, Z21, Z7
+	VBROADCASTSS (DX)(AX*1), Z20
+	VMOVUPS.Z    (R8)(SI*1), K1, Z16
+	VFMADD231PS  Z16, Z20, Z8
+	VMOVUPS.Z    64(R8)(SI*1), K2, Z17
+	VFMADD231PS  Z17, Z20, Z9
+	VBROADCASTSS (DX)(AX*2), Z21
+	VMOVUPS.Z    (R8)(SI*2), K1, Z18
+	VFMADD231PS  Z18, Z21, Z10
+	VMOVUPS.Z    64(R8)(SI*2), K2, Z19
+	VFMADD231PS  Z19, Z21, Z11
+	VBROADCASTSS (BX), Z20
+	VMOVUPS.Z    (R9), K1, Z16
+	VFMADD231PS  Z16, Z20, Z12
+	VMOVUPS.Z    64(R9), K2, Z17
+	VFMADD231PS  Z17, Z20, Z13
+	VBROADCASTSS (BX)(AX*1), Z21
+	VMOVUPS.Z    (R9)(SI*1), K1, Z18
+	VFMADD231PS  Z18, Z21, Z14
+	VMOVUPS.Z    64(R9)(SI*1), K2, Z19
+	VFMADD231PS  Z19, Z21, Z15
+	ADDQ         $0x04, CX
+	ADDQ         $0x04, DX
+	ADDQ         $0x04, BX
+	ADDQ         R11, DI
+	ADDQ         R11, R8
+	ADDQ         R11, R9
+	SUBQ         $0x01, R10
+	JNZ          loop
+	MOVQ         c+48(FP), AX
+	MOVQ         ch+56(FP), CX
+	VMOVUPS      Z0, K1, (AX)
+	VMOVUPS      Z1, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z2, K1, (AX)
+	VMOVUPS      Z3, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z4, K1, (AX)
+	VMOVUPS      Z5, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z6, K1, (AX)
+	VMOVUPS      Z7, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z8, K1, (AX)
+	VMOVUPS      Z9, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z10, K1, (AX)
+	VMOVUPS      Z11, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z12, K1, (AX)
+	VMOVUPS      Z13, K2, 64(AX)
+	ADDQ         CX, AX
+	VMOVUPS      Z14, K1, (AX)
+	VMOVUPS      Z15, K2, 64(AX)
 	VZEROUPPER
 	RET
 

@@ -23,22 +23,22 @@ func AttentionScratch(rows, H int) int { return 2 * rows * H }
 // empty. q and out are N×(H·D), k and v are N×(G·D); H is a multiple of G and scale > 0. probs (length
 // [AttentionScratch]) keeps what [AttentionBackward] needs.
 //
+// With a window above 0, a row sees the last so many rows of those that it would see else, itself included. The others
+// take no time, and a window that reaches over all of them changes no byte.
+//
 // A row depends on the rows that it sees and on nothing else, to the bit: a completion's rows are the same after a
 // prompt that is shared and in a span that holds prompt and completion. (Later rows are multiplied by probability zero,
 // so a NaN or an infinity in them does spread.)
-func Attention(out, probs, q, k, v []float32, spans []Span, H, G, D int, scale float32) {
+func Attention(out, probs, q, k, v []float32, spans []Span, H, G, D int, scale float32, window int) {
 	S := len(spans)
 	if S < 1 || H == 0 || D == 0 {
 		return
 	}
-	perTask := H / G // the heads that share keys, so that these are packed once
-	if S*G < 4*runtime.GOMAXPROCS(0) {
-		perTask = 1
-	}
+	perTask := headsPerTask(S, H, G)
 	tasks := H / perTask
-	inParallel(S*tasks, attentionWork(spans, H, D), func(t int) {
+	inParallel(S*tasks, attentionWork(spans, H, D, window), func(t int) {
 		h := t % tasks * perTask
-		a := newSequence(spans, t/tasks, H, G, D, scale)
+		a := newSequence(spans, t/tasks, H, G, D, scale, window)
 		if a.T > 0 {
 			a.forward(out, probs, q, k, v, h, h+perTask)
 		}
@@ -46,12 +46,25 @@ func Attention(out, probs, q, k, v []float32, spans []Span, H, G, D int, scale f
 	})
 }
 
+// headsPerTask is how many heads a task does: those that share keys, so that these are packed once, or one where there
+// would be too few tasks.
+func headsPerTask(S, H, G int) int {
+	if S*G < 4*runtime.GOMAXPROCS(0) {
+		return 1
+	}
+	return H / G
+}
+
 // attentionWork is the number of multiplications in units of what an element of the other kernels costs.
-func attentionWork(spans []Span, H, D int) (work int) {
+func attentionWork(spans []Span, H, D, window int) (work int) {
 	for s := range spans {
 		from, to := prefix(spans, s)
 		T := spans[s].To - spans[s].From
-		work += T * (T + 2*(to-from)) / 16
+		sees := T + 2*(to-from) // twice as many as a row does on average
+		if window > 0 {
+			sees = min(sees, 2*window)
+		}
+		work += T * sees / 16
 	}
 	return work * H * D
 }
@@ -67,18 +80,28 @@ func prefix(spans []Span, s int) (from, to int) {
 }
 
 // sequence is the attention of one span's rows, from … from+T−1 of the N rows, which come after the P rows from prefix on.
+// Both together are numbered from 0 as keys: row i is key P+i. It sees the last W keys up to itself, or as many as there
+// are.
 type sequence struct {
 	prefix, P  int
 	from, T, N int
+	W          int
 	H, G, D    int
 	scale      float32
 	memory     *scratch
 }
 
-func newSequence(spans []Span, s, H, G, D int, scale float32) sequence {
+func newSequence(spans []Span, s, H, G, D int, scale float32, window int) sequence {
 	lo, hi := prefix(spans, s)
-	return sequence{prefix: lo, P: hi - lo, from: spans[s].From, T: spans[s].To - spans[s].From, N: spans[len(spans)-1].To,
+	a := sequence{prefix: lo, P: hi - lo, from: spans[s].From, T: spans[s].To - spans[s].From, N: spans[len(spans)-1].To,
 		H: H, G: G, D: D, scale: scale, memory: borrow()}
+	a.W = a.P + a.T
+	if 0 < window && window < a.W {
+		a.W = window
+		unseen := max(0, a.P-(window-1)) // by the first row, and so by all
+		a.prefix, a.P = a.prefix+unseen, a.P-unseen
+	}
+	return a
 }
 
 // head returns head h of x, which has n heads a row, from the span's first row on.
@@ -92,8 +115,16 @@ func (a *sequence) stats(probs []float32, h int) []float32 {
 	return probs[2*(h*a.N+a.from):][:2*a.T]
 }
 
-// width is the length of a row of scores: whole panels, and never a power of two of bytes.
-func (a *sequence) width() int { return (a.P+a.T+panel-1)/panel*panel + 16 }
+// first returns the first key that row i sees.
+func (a *sequence) first(i int) int { return max(0, a.P+i+1-a.W) }
+
+// firstPanel returns where the panel of that key begins: column 0 of the scores of rows from i on.
+func (a *sequence) firstPanel(i int) int { return a.first(i) / panel * panel }
+
+// width is the length of a row of scores of so many rows: whole panels, and never a power of two of bytes.
+func (a *sequence) width(rows int) int {
+	return (min(a.P+a.T, a.W+rows+panel)+panel-1)/panel*panel + 16
+}
 
 // whole returns key-value head g of x in consecutive rows, prefix first, and the distance of the rows: in place where
 // there is no prefix, in the memory's part index else.
@@ -123,10 +154,10 @@ func (a *sequence) transpose(index int, x []float32, ld int) []float32 {
 	return to
 }
 
-// timesPacked is c = x·Bᵀ for m rows of x and the first n rows of a B packed by transpose.
-func (a *sequence) timesPacked(m, n int, x []float32, ldx int, b, c []float32, ldc int) {
+// timesPacked is c = x·Bᵀ for m rows of x and n rows of a B packed by transpose, from row j0 on, where a panel begins.
+func (a *sequence) timesPacked(m, j0, n int, x []float32, ldx int, b, c []float32, ldc int) {
 	for j := 0; j < n; j += panel {
-		tile(m, min(panel, n-j), a.D, x, ldx, 1, b[j*a.D:], panel, c[j:], ldc, false)
+		tile(m, min(panel, n-j), a.D, x, ldx, 1, b[(j0+j)*a.D:], panel, c[j:], ldc, false)
 	}
 }
 
@@ -137,23 +168,53 @@ func (a *sequence) times(m, K int, x []float32, rs, ks int, b []float32, ldb int
 	}
 }
 
+// rows calls f for the rows r0 … r1−1 in two parts: rows that see all keys up to themselves, n at first and each one
+// more than the row before (step 1); then rows that see W keys each (step 0), where the first key is one further for
+// each row. Scores of row r0 stand at p, column 0 of which is key zero, and f's part begins at at, a row being ld longer
+// than the one before.
+//
+// Which keys a row sees depends on nothing but its number, and so does where its sums begin: its bytes are the same in
+// any block of rows.
+func (a *sequence) rows(r0, r1, ld, zero int, f func(r0, rows, at, ld, n, step int)) {
+	growing := max(r0, min(r1, a.W-a.P)) // from this row on they see W keys
+	if growing > r0 {
+		f(r0, growing-r0, 0, ld, a.P+r0+1, 1)
+	}
+	if growing < r1 {
+		f(growing, r1-growing, (growing-r0)*ld+a.first(growing)-zero, ld+1, a.W, 0)
+	}
+}
+
+// hide zeroes the scores of the rows r0 … r1−1, at p, for keys that stand before the first that a row sees: as far as
+// the panel of the first row's reaches, or a tile of keys.
+func (a *sequence) hide(p []float32, ld, r0, r1, zero int) {
+	for i := r0; i < r1; i++ {
+		n := a.first(i) - zero
+		clear(p[(i-r0)*ld+max(0, n-panel-tileRows()) : (i-r0)*ld+n])
+	}
+}
+
 // forward computes the heads h0 … h1−1, which share keys and values.
 func (a *sequence) forward(out, probs, q, k, v []float32, h0, h1 int) {
 	g, ldq := h0/(a.H/a.G), a.H*a.D
 	kg, ldk := a.whole(2, k, g)
 	keys := a.transpose(0, kg, ldk)
 	values, ldv := a.whole(2, v, g)
-	ld := a.width()
+	ld := a.width(tileRows())
 	p := a.memory.part(1, tileRows()*ld)
 	panels := (a.T + tileRows() - 1) / tileRows()
 	for h := h0; h < h1; h++ {
 		stats, qh, oh := a.stats(probs, h), a.head(q, a.H, h), a.head(out, a.H, h)
 		for z := range panels {
 			r0, r1 := z*a.T/panels, (z+1)*a.T/panels
-			n := a.P + r1 // keys that the last of these rows sees
-			a.timesPacked(r1-r0, n, qh[r0*ldq:], ldq, keys, p, ld)
-			softmaxRows(p, ld, r1-r0, a.P+r0+1, 1, n, a.scale, stats[2*r0:])
-			a.times(r1-r0, n, p, ld, 1, values, ldv, oh[r0*ldq:], ldq, false)
+			zero := a.firstPanel(r0)
+			n := a.P + r1 - zero // columns: the last is what the last of these rows sees
+			a.timesPacked(r1-r0, zero, n, qh[r0*ldq:], ldq, keys, p, ld)
+			a.hide(p, ld, r0, r1, zero)
+			a.rows(r0, r1, ld, zero, func(r, rows, at, ld, seen, step int) {
+				softmaxRows(p[at:], ld, rows, seen, step, seen+r1-r-1, a.scale, stats[2*r:])
+			})
+			a.times(r1-r0, n, p, ld, 1, values[zero*ldv:], ldv, oh[r0*ldq:], ldq, false)
 			scaleRows(oh[r0*ldq:], ldq, r1-r0, a.D, stats[2*r0:])
 		}
 	}

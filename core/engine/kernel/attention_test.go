@@ -12,6 +12,7 @@ type attentionCase struct {
 	spans   []Span
 	H, G, D int
 	scale   float64
+	window  int
 	q, k, v []float32
 }
 
@@ -38,11 +39,20 @@ func (c attentionCase) seen(s, i int) (rows []int) {
 	for j := c.spans[s].From; j <= i; j++ {
 		rows = append(rows, j)
 	}
+	if c.window > 0 {
+		rows = rows[max(0, len(rows)-c.window):]
+	}
 	return rows
 }
 
+// in is the case with a window.
+func (c attentionCase) in(window int) attentionCase {
+	c.window = window
+	return c
+}
+
 func (c attentionCase) String() string {
-	return fmt.Sprintf("%v H=%d G=%d D=%d", c.spans, c.H, c.G, c.D)
+	return fmt.Sprintf("%v H=%d G=%d D=%d window=%d", c.spans, c.H, c.G, c.D, c.window)
 }
 
 // attention64 is the definition, row by row.
@@ -73,7 +83,7 @@ func (c attentionCase) attention64(q, k, v []float64) []float64 {
 
 func (c attentionCase) forward() (out, probs []float32) {
 	out, probs = make([]float32, len(c.q)), make([]float32, AttentionScratch(len(c.q)/(c.H*c.D), c.H))
-	Attention(out, probs, c.q, c.k, c.v, c.spans, c.H, c.G, c.D, float32(c.scale))
+	Attention(out, probs, c.q, c.k, c.v, c.spans, c.H, c.G, c.D, float32(c.scale), c.window)
 	return out, probs
 }
 
@@ -88,6 +98,16 @@ func attentionCases(r *rand.Rand) []attentionCase {
 		newAttentionCase(r, 3, 3, 64, 100, 5),
 		newAttentionCase(r, 6, 2, 32, 33, -40, -7, -1, 12, 20, -130, 0, -3),
 		newAttentionCase(r, 4, 1, 40, 1, -31, -32, -33, 260, -64),
+
+		newAttentionCase(r, 1, 1, 8, 1, 2, 9).in(1),
+		newAttentionCase(r, 6, 2, 32, 17, 33, 64).in(8),
+		newAttentionCase(r, 2, 1, 40, 400, 32, 33).in(32),
+		newAttentionCase(r, 3, 3, 16, 300).in(33),
+		newAttentionCase(r, 4, 1, 24, 250, 100).in(115), // more than a block of the backward pass
+		newAttentionCase(r, 6, 2, 32, 33, -40, -7, -1, 12, 20, -130, 0, -3).in(21),
+		newAttentionCase(r, 4, 1, 40, 1, -31, -32, -33, 260, -64, -200, -2).in(70),
+		newAttentionCase(r, 4, 2, 8, 50, -60, -3).in(51), // the first row of what continues still sees the whole prompt
+		newAttentionCase(r, 4, 2, 8, 50, -60, -3).in(50), // and here all of it but one
 	}
 }
 
@@ -109,7 +129,7 @@ func TestAttentionBackward(t *testing.T) {
 			dq, check1 := guarded(len(c.q))
 			dk, check2 := guarded(len(c.k))
 			dv, check3 := guarded(len(c.v))
-			AttentionBackward(dq, dk, dv, dout, probs, c.q, c.k, c.v, c.spans, c.H, c.G, c.D, float32(c.scale))
+			AttentionBackward(dq, dk, dv, dout, probs, c.q, c.k, c.v, c.spans, c.H, c.G, c.D, float32(c.scale), c.window)
 			check1(t)
 			check2(t)
 			check3(t)
@@ -161,7 +181,12 @@ func (c attentionCase) backward64(dout []float64) (dq, dk, dv []float64) {
 // The closed form above is itself held against finite differences of the definition.
 func TestAttentionClosedFormAgainstFiniteDifferences(t *testing.T) {
 	r := generator(3)
-	c := newAttentionCase(r, 4, 2, 3, 4, 1, 3, -2, -3)
+	for _, window := range []int{0, 2, 4} {
+		closedFormAgainstFiniteDifferences(t, r, newAttentionCase(r, 4, 2, 3, 4, 1, 3, -2, -3).in(window))
+	}
+}
+
+func closedFormAgainstFiniteDifferences(t *testing.T, r *rand.Rand, c attentionCase) {
 	dout := wide(normal(r, len(c.q)))
 	q, k, v := wide(c.q), wide(c.k), wide(c.v)
 	loss := func() float64 { return inner(c.attention64(q, k, v), dout) }
@@ -199,7 +224,7 @@ func TestAttentionRowsDoNotDependOnTheBatch(t *testing.T) {
 
 // alone is the case of some ranges of rows as one sequence.
 func (c attentionCase) alone(ranges ...[2]int) attentionCase {
-	out, N := attentionCase{H: c.H, G: c.G, D: c.D, scale: c.scale}, 0
+	out, N := attentionCase{H: c.H, G: c.G, D: c.D, scale: c.scale, window: c.window}, 0
 	for _, r := range ranges {
 		qd, kd := c.H*c.D, c.G*c.D
 		out.q = append(out.q, c.q[r[0]*qd:r[1]*qd]...)
@@ -245,11 +270,115 @@ func TestAttentionStepIsAttention(t *testing.T) {
 						}
 					}
 					got, check := guarded(len(q))
-					AttentionStep(got, q, k, v, at, c.H, float32(c.scale))
+					AttentionStep(got, q, k, v, at, c.H, float32(c.scale), c.window)
 					check(t)
 					same(t, fmt.Sprintf("%v: step %d after a prompt of %d", c, T, prompt), got, want)
 				}
 			}
+		}
+	})
+}
+
+// backward returns dq, dk and dv for a gradient.
+func (c attentionCase) backward(dout, probs []float32) [3][]float32 {
+	d := [3][]float32{make([]float32, len(c.q)), make([]float32, len(c.k)), make([]float32, len(c.v))}
+	AttentionBackward(d[0], d[1], d[2], dout, probs, c.q, c.k, c.v, c.spans, c.H, c.G, c.D, float32(c.scale), c.window)
+	return d
+}
+
+// A window that reaches over all that a row sees gives the bytes of none.
+func TestAWideWindowIsNone(t *testing.T) {
+	everyLevel(t, func(t *testing.T) {
+		r := generator(7)
+		for _, c := range attentionCases(r) {
+			dout, all := normal(r, len(c.q)), c.in(0)
+			want, probs := all.forward()
+			wantD := all.backward(dout, probs)
+			longest := 0
+			for s := range c.spans {
+				from, to := prefix(c.spans, s)
+				longest = max(longest, to-from+c.spans[s].To-c.spans[s].From)
+			}
+			for _, window := range []int{longest, longest + 1, 1 << 40} {
+				wide := c.in(window)
+				got, probs := wide.forward()
+				same(t, wide.String(), got, want)
+				for i, d := range wide.backward(dout, probs) {
+					same(t, fmt.Sprint(wide, " gradient ", i), d, wantD[i])
+				}
+			}
+		}
+	})
+}
+
+// Far from a window nothing is read: what is not a number there leaves no trace.
+func TestOutsideAWindowNothingIsRead(t *testing.T) {
+	everyLevel(t, func(t *testing.T) {
+		r := generator(8)
+		const T, far, window = 500, 200, 20
+		// A panel of keys, a tile of rows and a window: so far a row's work reaches at most.
+		const reach = panel + 14 + window
+		c := newAttentionCase(r, 4, 2, 16, far, -(T - far), -40).in(window)
+		dout := normal(r, len(c.q))
+		out, probs := c.forward()
+		want := c.backward(dout, probs)
+		nan := float32(math.NaN())
+		fill := func(x []float32, width int) {
+			for i := range far * width {
+				x[i] = nan
+			}
+		}
+		qd, kd := c.H*c.D, c.G*c.D
+		fill(c.k, kd)
+		fill(c.v, kd)
+		got, probs2 := c.forward()
+		clean := (far + reach) * qd
+		same(t, "out", got[clean:T*qd], out[clean:T*qd])
+		fill(c.q, qd)
+		fill(dout, qd)
+		for i, d := range c.backward(dout, probs2) {
+			clean := (far + reach) * len(d) / (T + 40)
+			end := T * len(d) / (T + 40)
+			same(t, fmt.Sprint("gradient ", i), d[clean:end], want[i][clean:end])
+		}
+		if !math.IsNaN(float64(got[0])) {
+			t.Error("the test has put nothing into the sequence")
+		}
+		// A step of the decoder.
+		caches := NewCaches(1, T, c.G, c.D)
+		caches[0].Add(c.k, c.v, T-1)
+		const last = T - 1
+		AttentionStep(got[:qd], normal(r, qd), c.k[last*kd:], c.v[last*kd:], []*Cache{&caches[0]}, c.H, float32(c.scale), window)
+		if slices.ContainsFunc(got[:qd], func(x float32) bool { return x != x }) {
+			t.Error("a step reads keys and values from outside its window")
+		}
+	})
+}
+
+// However heads are shared out among tasks, sums are the same bytes: of few spans every head is a task.
+func TestHeadsThatShareKeysAreSummedInOneOrder(t *testing.T) {
+	everyLevel(t, func(t *testing.T) {
+		r := generator(9)
+		for _, c := range []attentionCase{
+			newAttentionCase(r, 8, 1, 24, 150, 3, 20, 60, 1), newAttentionCase(r, 8, 2, 24, 90, -40, -3, 200, -33).in(40),
+		} {
+			dout := normal(r, len(c.q))
+			_, probs := c.forward()
+			var want [3][]float32
+			withThreads(1, func() {
+				want = c.backward(dout, probs)
+				if n := headsPerTask(len(c.spans), c.H, c.G); n != c.H/c.G {
+					t.Errorf("with one thread a task has %d heads, want a whole group", n)
+				}
+			})
+			withThreads(9, func() {
+				for i, d := range c.backward(dout, probs) {
+					same(t, fmt.Sprint(c, " gradient ", i), d, want[i])
+				}
+				if n := headsPerTask(len(c.spans), c.H, c.G); n != 1 {
+					t.Errorf("with nine threads a task has %d heads, want one", n)
+				}
+			})
 		}
 	})
 }
@@ -264,41 +393,48 @@ func TestAttentionStepSharesAPrefix(t *testing.T) {
 			newAttentionCase(r, 4, 1, 32, append([]int{31}, slices.Repeat([]int{-2}, 9)...)...),
 			newAttentionCase(r, 2, 2, 64, append([]int{64}, slices.Repeat([]int{-2}, 40)...)...), // more than a piece
 		) {
-			out, _ := c.forward()
-			qd, kd, longest := c.H*c.D, c.G*c.D, 0
-			for _, s := range c.spans {
-				longest = max(longest, s.To-s.From)
-			}
-			prefixes, caches := NewCaches(len(c.spans), longest, c.G, c.D), NewCaches(len(c.spans), longest, c.G, c.D)
-			for s, span := range c.spans {
-				prefixes[s].Add(c.k[span.From*kd:], c.v[span.From*kd:], span.To-span.From)
-				caches[s].Add(c.k, c.v, 1) // what is forgotten
-				caches[s].Clear()
-				if span.Continues {
-					from := s
-					for c.spans[from].Continues {
-						from--
-					}
-					caches[s].Continue(&prefixes[from])
-				}
-			}
-			for T := range longest {
-				var at []*Cache
-				var q, k, v, want []float32
-				for s, span := range c.spans {
-					if row := span.From + T; row < span.To {
-						at = append(at, &caches[s])
-						q, want = append(q, c.q[row*qd:(row+1)*qd]...), append(want, out[row*qd:(row+1)*qd]...)
-						k, v = append(k, c.k[row*kd:(row+1)*kd]...), append(v, c.v[row*kd:(row+1)*kd]...)
-					}
-				}
-				got, check := guarded(len(q))
-				AttentionStep(got, q, k, v, at, c.H, float32(c.scale))
-				check(t)
-				same(t, fmt.Sprintf("%v: step %d", c, T), got, want)
+			for _, window := range []int{c.window, 1, 20, 33, 70} {
+				stepsAfterAPrefix(t, c.in(window))
 			}
 		}
 	})
+}
+
+func stepsAfterAPrefix(t *testing.T, c attentionCase) {
+	t.Helper()
+	out, _ := c.forward()
+	qd, kd, longest := c.H*c.D, c.G*c.D, 0
+	for _, s := range c.spans {
+		longest = max(longest, s.To-s.From)
+	}
+	prefixes, caches := NewCaches(len(c.spans), longest, c.G, c.D), NewCaches(len(c.spans), longest, c.G, c.D)
+	for s, span := range c.spans {
+		prefixes[s].Add(c.k[span.From*kd:], c.v[span.From*kd:], span.To-span.From)
+		caches[s].Add(c.k, c.v, 1) // what is forgotten
+		caches[s].Clear()
+		if span.Continues {
+			from := s
+			for c.spans[from].Continues {
+				from--
+			}
+			caches[s].Continue(&prefixes[from])
+		}
+	}
+	for T := range longest {
+		var at []*Cache
+		var q, k, v, want []float32
+		for s, span := range c.spans {
+			if row := span.From + T; row < span.To {
+				at = append(at, &caches[s])
+				q, want = append(q, c.q[row*qd:(row+1)*qd]...), append(want, out[row*qd:(row+1)*qd]...)
+				k, v = append(k, c.k[row*kd:(row+1)*kd]...), append(v, c.v[row*kd:(row+1)*kd]...)
+			}
+		}
+		got, check := guarded(len(q))
+		AttentionStep(got, q, k, v, at, c.H, float32(c.scale), c.window)
+		check(t)
+		same(t, fmt.Sprintf("%v: step %d", c, T), got, want)
+	}
 }
 
 // The bytes of a step do not depend on the threads, even where there are pieces for all of them.
@@ -318,7 +454,7 @@ func TestAttentionStepThreads(t *testing.T) {
 				}
 				qd, kd := c.H*c.D, c.G*c.D
 				got := make([]float32, 40*qd)
-				AttentionStep(got, c.q[300*qd:], c.k[300*kd:], c.v[300*kd:], at, c.H, float32(c.scale))
+				AttentionStep(got, c.q[300*qd:], c.k[300*kd:], c.v[300*kd:], at, c.H, float32(c.scale), c.window)
 				same(t, fmt.Sprint(threads, " threads"), got, out[300*qd:])
 			})
 		}

@@ -131,13 +131,13 @@ func BenchmarkAttention(b *testing.B) {
 	out, probs := c.forward()
 	b.Run("forward", func(b *testing.B) {
 		benchFlops(b, 2*product, func() {
-			Attention(out, probs, c.q, c.k, c.v, c.spans, c.H, c.G, c.D, float32(c.scale))
+			Attention(out, probs, c.q, c.k, c.v, c.spans, c.H, c.G, c.D, float32(c.scale), c.window)
 		})
 	})
 	dq, dk, dv := make([]float32, len(c.q)), make([]float32, len(c.k)), make([]float32, len(c.v))
 	b.Run("backward", func(b *testing.B) {
 		benchFlops(b, 5*product, func() {
-			AttentionBackward(dq, dk, dv, out, probs, c.q, c.k, c.v, c.spans, c.H, c.G, c.D, float32(c.scale))
+			AttentionBackward(dq, dk, dv, out, probs, c.q, c.k, c.v, c.spans, c.H, c.G, c.D, float32(c.scale), c.window)
 		})
 	})
 	b.Run("step", func(b *testing.B) {
@@ -150,7 +150,7 @@ func BenchmarkAttention(b *testing.B) {
 			for _, cache := range at {
 				cache.n = 79
 			}
-			AttentionStep(out, c.q, c.k, c.v, at, c.H, float32(c.scale))
+			AttentionStep(out, c.q, c.k, c.v, at, c.H, float32(c.scale), c.window)
 		})
 	})
 }

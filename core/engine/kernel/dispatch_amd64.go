@@ -75,6 +75,18 @@ func tile(m, n, k int, a []float32, rs, ks int, b []float32, bs int, c []float32
 	}
 }
 
+var headsAVX512 = [...]func(k int, a *float32, ah int, b *float32, bh, bs int, c *float32, ch, n, acc int){
+	nil, heads1x32AVX512, heads2x32AVX512, heads3x32AVX512, heads4x32AVX512, heads5x32AVX512, heads6x32AVX512, heads7x32AVX512, heads8x32AVX512,
+}
+
+func tileHeads(heads, n, k int, a []float32, ah int, b []float32, bh, bs int, c []float32, ch int, acc bool) {
+	if level >= avx512 {
+		headsAVX512[heads](k, &a[0], 4*ah, &b[0], 4*bh, 4*bs, &c[0], 4*ch, n, flag(acc))
+		return
+	}
+	tileHeadsGeneric(heads, n, k, a, ah, b, bh, bs, c, ch, acc)
+}
+
 func flag(b bool) int {
 	if b {
 		return 1
@@ -243,6 +255,28 @@ func swiGLUBackward(dgate, dup, dy, gate, up []float32) {
 	}
 }
 
+func geGLU(y, gate, up []float32) {
+	switch {
+	case level >= avx512:
+		geGLUAVX512(&y[0], &gate[0], &up[0], len(y))
+	case level >= avx2:
+		geGLUAVX2(&y[0], &gate[0], &up[0], len(y))
+	default:
+		geGLUGeneric(y, gate, up)
+	}
+}
+
+func geGLUBackward(dgate, dup, dy, gate, up []float32) {
+	switch {
+	case level >= avx512:
+		geGLUBackwardAVX512(&dgate[0], &dup[0], &dy[0], &gate[0], &up[0], len(dy))
+	case level >= avx2:
+		geGLUBackwardAVX2(&dgate[0], &dup[0], &dy[0], &gate[0], &up[0], len(dy))
+	default:
+		geGLUBackwardGeneric(dgate, dup, dy, gate, up)
+	}
+}
+
 func rotate(x, cos, sin []float32, inverse bool) {
 	switch {
 	case level >= avx512:
@@ -283,14 +317,14 @@ func softmaxRows(p []float32, ld, rows, n0, step, width int, scale float32, stat
 	}
 }
 
-func softmaxBackwardRows(p, dp []float32, ld, rows, n0, width int, scale float32, stats []float32) {
+func softmaxBackwardRows(p, dp []float32, ld, rows, n0, step, width int, scale float32, stats []float32) {
 	switch {
 	case level >= avx512:
-		softmaxBackwardRowsAVX512(&p[0], &dp[0], ld, rows, n0, width, scale, &stats[0])
+		softmaxBackwardRowsAVX512(&p[0], &dp[0], ld, rows, n0, step, width, scale, &stats[0])
 	case level >= avx2:
-		softmaxBackwardRowsAVX2(&p[0], &dp[0], ld, rows, n0, width, scale, &stats[0])
+		softmaxBackwardRowsAVX2(&p[0], &dp[0], ld, rows, n0, step, width, scale, &stats[0])
 	default:
-		softmaxBackwardRowsGeneric(p, dp, ld, rows, n0, width, scale, stats)
+		softmaxBackwardRowsGeneric(p, dp, ld, rows, n0, step, width, scale, stats)
 	}
 }
 

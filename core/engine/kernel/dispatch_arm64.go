@@ -42,6 +42,10 @@ func tile(m, n, k int, a []float32, rs, ks int, b []float32, bs int, c []float32
 	}
 }
 
+func tileHeads(heads, n, k int, a []float32, ah int, b []float32, bh, bs int, c []float32, ch int, acc bool) {
+	tileHeadsGeneric(heads, n, k, a, ah, b, bh, bs, c, ch, acc)
+}
+
 func packTransposed(dst, src []float32, ld, n, kc int) {
 	if level == neon {
 		packTransposedNEON(&dst[0], &src[0], 4*ld, n, kc)
@@ -123,6 +127,22 @@ func swiGLUBackward(dgate, dup, dy, gate, up []float32) {
 		return
 	}
 	swiGLUBackwardGeneric(dgate, dup, dy, gate, up)
+}
+
+func geGLU(y, gate, up []float32) {
+	if level == neon {
+		geGLUNEON(&y[0], &gate[0], &up[0], len(y))
+		return
+	}
+	geGLUGeneric(y, gate, up)
+}
+
+func geGLUBackward(dgate, dup, dy, gate, up []float32) {
+	if level == neon {
+		geGLUBackwardNEON(&dgate[0], &dup[0], &dy[0], &gate[0], &up[0], len(dy))
+		return
+	}
+	geGLUBackwardGeneric(dgate, dup, dy, gate, up)
 }
 
 // peak does n rounds and returns the operations of one: 48 vectors, multiplied and added.

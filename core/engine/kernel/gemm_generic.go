@@ -16,3 +16,14 @@ func tileGeneric(m, n, k int, a []float32, rs, ks int, b []float32, bs int, c []
 		}
 	}
 }
+
+// mostHeads is how many heads tileHeads takes at most.
+const mostHeads = 8
+
+// tileHeadsGeneric is, for each of some heads, the row c[h] (=|+=) a[h]·B[h] with the sums of a tile: a row of k numbers, k
+// rows of n, and the result's row. ah, bh and ch are the distances of the heads, bs that of the rows of a B.
+func tileHeadsGeneric(heads, n, k int, a []float32, ah int, b []float32, bh, bs int, c []float32, ch int, acc bool) {
+	for h := range heads {
+		tile(1, n, k, a[h*ah:], ah, 1, b[h*bh:], bs, c[h*ch:], ch, acc)
+	}
+}

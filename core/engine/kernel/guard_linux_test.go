@@ -68,6 +68,8 @@ func TestNothingIsReadOutsideTheSlices(t *testing.T) {
 			SumSquares(x)
 			SwiGLU(x, y, z)
 			SwiGLUBackward(u, v, x, y, z)
+			GeGLU(x, y, z)
+			GeGLUBackward(u, v, x, y, z)
 			AdamW(x, y, u, z, 1, 0.9, 0.9, 1, 0, 1, 1, 1)
 
 			rows, rstd := fresh(3*n), fresh(3)
@@ -77,13 +79,13 @@ func TestNothingIsReadOutsideTheSlices(t *testing.T) {
 
 			c := newAttentionCase(r, 4, 2, 1+r.IntN(40), 1+r.IntN(50), 1+r.IntN(50), -1-r.IntN(50))
 			c.q, c.k, c.v = fenced(t, c.q, atEnd), fenced(t, c.k, atEnd), fenced(t, c.v, atEnd)
-			T, D := c.spans[2].To, c.D
+			T, D, window := c.spans[2].To, c.D, r.IntN(2)*(1+r.IntN(60))
 			out, probs := fresh(T*4*D), fresh(AttentionScratch(T, 4))
-			Attention(out, probs, c.q, c.k, c.v, c.spans, 4, 2, D, 1)
-			AttentionBackward(fresh(T*4*D), fresh(T*2*D), fresh(T*2*D), out, probs, c.q, c.k, c.v, c.spans, 4, 2, D, 1)
+			Attention(out, probs, c.q, c.k, c.v, c.spans, 4, 2, D, 1, window)
+			AttentionBackward(fresh(T*4*D), fresh(T*2*D), fresh(T*2*D), out, probs, c.q, c.k, c.v, c.spans, 4, 2, D, 1, window)
 			caches := NewCaches(1, T+1, 2, D)
 			caches[0].Add(c.k, c.v, T)
-			AttentionStep(fresh(4*D), fresh(4*D), fresh(2*D), fresh(2*D), []*Cache{&caches[0]}, 4, 1)
+			AttentionStep(fresh(4*D), fresh(4*D), fresh(2*D), fresh(2*D), []*Cache{&caches[0]}, 4, 1, window)
 		}
 	})
 }

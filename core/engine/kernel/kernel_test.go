@@ -156,6 +156,8 @@ func TestFloat32IsTheSameFromAVX512On(t *testing.T) {
 		}
 		SwiGLU(fresh("SwiGLU", rows*d), x, y)
 		SwiGLUBackward(fresh("dgate", rows*d), fresh("dup", rows*d), x, y, z)
+		GeGLU(fresh("GeGLU", rows*d), x, y)
+		GeGLUBackward(fresh("GeGLU dgate", rows*d), fresh("GeGLU dup", rows*d), x, y, z)
 		m, v := fresh("m", d), fresh("v", d)
 		SwiGLU(v, v, v)
 		Exp(v, v) // above 0
@@ -169,11 +171,11 @@ func TestFloat32IsTheSameFromAVX512On(t *testing.T) {
 		T, D := c.spans[1].To, c.D
 		attended, probs := fresh("Attention", T*4*D), fresh("probs", AttentionScratch(T, 4))
 		clear(probs)
-		Attention(attended, probs, c.q, c.k, c.v, c.spans, 4, 2, D, 0.1)
-		AttentionBackward(fresh("dq", T*4*D), fresh("dk", T*2*D), fresh("dv", T*2*D), attended, probs, c.q, c.k, c.v, c.spans, 4, 2, D, 0.1)
+		Attention(attended, probs, c.q, c.k, c.v, c.spans, 4, 2, D, 0.1, 0)
+		AttentionBackward(fresh("dq", T*4*D), fresh("dk", T*2*D), fresh("dv", T*2*D), attended, probs, c.q, c.k, c.v, c.spans, 4, 2, D, 0.1, 0)
 		caches := NewCaches(1, T+1, 2, D)
 		caches[0].Add(c.k, c.v, T)
-		AttentionStep(fresh("AttentionStep", 4*D), c.q, c.k, c.v, []*Cache{&caches[0]}, 4, 0.1)
+		AttentionStep(fresh("AttentionStep", 4*D), c.q, c.k, c.v, []*Cache{&caches[0]}, 4, 0.1, 0)
 		return out
 	}
 	restore := SetLevel("avx512")

@@ -3,6 +3,7 @@ package kernel
 import (
 	"fmt"
 	"math"
+	"slices"
 	"testing"
 )
 
@@ -101,53 +102,77 @@ func TestRMSNormBackward(t *testing.T) {
 	})
 }
 
-func swiGLU64(gate, up []float64) []float64 {
-	y := make([]float64, len(gate))
-	for i, z := range gate {
-		y[i] = z / (1 + math.Exp(-z)) * up[i]
-	}
-	return y
+// units are the gated units with their definitions.
+var units = []struct {
+	name     string
+	forward  func(y, gate, up []float32)
+	backward func(dgate, dup, dy, gate, up []float32)
+	act      func(z float64) float64
+}{
+	{"SwiGLU", SwiGLU, SwiGLUBackward, func(z float64) float64 { return z / (1 + math.Exp(-z)) }},
+	{"GeGLU", GeGLU, GeGLUBackward, func(z float64) float64 {
+		return 0.5 * z * (1 + math.Tanh(math.Sqrt(2/math.Pi)*(z+0.044715*z*z*z)))
+	}},
 }
 
-func TestSwiGLU(t *testing.T) {
+func TestGatedUnits(t *testing.T) {
 	everyLevel(t, func(t *testing.T) {
-		r := generator(3)
-		for _, n := range []int{0, 1, 15, 16, 33, 100, 2*grain + 5} {
-			gate, up, dy := normal(r, n), normal(r, n), normal(r, n)
-			for i := range gate {
-				gate[i] *= 4
-			}
-			y, check := guarded(n)
-			SwiGLU(y, gate, up)
-			check(t)
-			g64, u64, dy64 := wide(gate), wide(up), wide(dy)
-			near(t, "y", y, swiGLU64(g64, u64), 1e-6)
+		for _, u := range units {
+			r := generator(3)
+			for _, n := range []int{0, 1, 15, 16, 33, 100, 2*grain + 5} {
+				gate, up, dy := normal(r, n), normal(r, n), normal(r, n)
+				for i := range gate {
+					gate[i] *= 4
+				}
+				y, check := guarded(n)
+				u.forward(y, gate, up)
+				check(t)
+				g64, u64, dy64 := wide(gate), wide(up), wide(dy)
+				want := make([]float64, n)
+				for i, z := range g64 {
+					want[i] = u.act(z) * u64[i]
+				}
+				near(t, u.name, y, want, 1e-6)
 
-			dgate, check1 := guarded(n)
-			dup, check2 := guarded(n)
-			SwiGLUBackward(dgate, dup, dy, gate, up)
-			check1(t)
-			check2(t)
-			for i := 0; i < n; i += 1 + n/100 {
-				loss := func() float64 { return swiGLU64(g64[i:i+1], u64[i:i+1])[0] * dy64[i] }
-				near(t, "dgate", dgate[i:i+1], []float64{slope(loss, g64, i)}, 2e-6)
-				near(t, "dup", dup[i:i+1], []float64{slope(loss, u64, i)}, 2e-6)
+				dgate, check1 := guarded(n)
+				dup, check2 := guarded(n)
+				u.backward(dgate, dup, dy, gate, up)
+				check1(t)
+				check2(t)
+				for i := 0; i < n; i += 1 + n/100 {
+					loss := func() float64 { return u.act(g64[i]) * u64[i] * dy64[i] }
+					near(t, u.name+" dgate", dgate[i:i+1], []float64{slope(loss, g64, i)}, 2e-6)
+					near(t, u.name+" dup", dup[i:i+1], []float64{slope(loss, u64, i)}, 2e-6)
+				}
+				for i := range 5 { // in the place of an argument
+					in := [3][]float32{slices.Clone(gate), slices.Clone(up), slices.Clone(dy)}
+					switch i {
+					case 0, 1:
+						u.forward(in[i], in[0], in[1])
+						same(t, u.name+" in place", in[i], y)
+					default:
+						a, b := in[i-2], in[(i-1)%3]
+						u.backward(a, b, in[2], in[0], in[1])
+						same(t, u.name+" dgate in place", a, dgate)
+						same(t, u.name+" dup in place", b, dup)
+					}
+				}
 			}
-			SwiGLU(gate, gate, up)
-			same(t, "in place", gate, y)
 		}
 	})
 }
 
-func TestSwiGLUFarFromZero(t *testing.T) {
+func TestGatedUnitsFarFromZero(t *testing.T) {
 	everyLevel(t, func(t *testing.T) {
-		gate, one := []float32{-200, -95, 95, 200}, []float32{1, 1, 1, 1}
-		y, dgate, dup := make([]float32, 4), make([]float32, 4), make([]float32, 4)
-		SwiGLU(y, gate, one)
-		SwiGLUBackward(dgate, dup, one, gate, one)
-		near(t, "y", y, []float64{0, 0, 95, 200}, 1e-6)
-		near(t, "dup", dup, []float64{0, 0, 95, 200}, 1e-6)
-		near(t, "dgate", dgate, []float64{0, 0, 1, 1}, 1e-6)
+		for _, u := range units {
+			gate, one := []float32{-1e5, -200, -95, 95, 200, 1e5}, []float32{1, 1, 1, 1, 1, 1}
+			y, dgate, dup := make([]float32, 6), make([]float32, 6), make([]float32, 6)
+			u.forward(y, gate, one)
+			u.backward(dgate, dup, one, gate, one)
+			near(t, u.name, y, []float64{0, 0, 0, 95, 200, 1e5}, 1e-6)
+			near(t, u.name+" dup", dup, []float64{0, 0, 0, 95, 200, 1e5}, 1e-6)
+			near(t, u.name+" dgate", dgate, []float64{0, 0, 0, 1, 1, 1}, 1e-6)
+		}
 	})
 }
 
@@ -243,6 +268,8 @@ func TestThreadsDoNotChangeBytes(t *testing.T) {
 			RMSNormBackward(fresh("dx", n), fresh("dw", d), y, x, w, rstd, rows, d, false)
 			SwiGLU(fresh("swiglu", n), x, y)
 			SwiGLUBackward(fresh("dgate", n), fresh("dup", n), z, x, y)
+			GeGLU(fresh("geglu", n), x, y)
+			GeGLUBackward(fresh("geglu dgate", n), fresh("geglu dup", n), z, x, y)
 			q := fresh("rope", n)
 			copy(q, x)
 			Rope(q, pos, angle, angle, 5, 32, false)
@@ -251,8 +278,8 @@ func TestThreadsDoNotChangeBytes(t *testing.T) {
 			g := append([]float32(nil), y...)
 			AdamW(p, g, fresh("m", n), fresh("v", n), 0.1, 0.9, 0.99, 1e-8, 0.1, 1, 0.1, 0.01)
 			probs := fresh("probs", AttentionScratch(rows, 5))
-			Attention(fresh("attention", n), probs, q, k, v, spans, 5, 1, 32, 0.2)
-			AttentionBackward(fresh("dq", n), fresh("dk", len(k)), fresh("dv", len(v)), y, probs, q, k, v, spans, 5, 1, 32, 0.2)
+			Attention(fresh("attention", n), probs, q, k, v, spans, 5, 1, 32, 0.2, 0)
+			AttentionBackward(fresh("dq", n), fresh("dk", len(k)), fresh("dv", len(v)), y, probs, q, k, v, spans, 5, 1, 32, 0.2, 0)
 			Gemm(true, false, d, 32, rows, x, d, k, 32, fresh("gemm", d*32), 32, true)
 			return out
 		}
@@ -279,6 +306,8 @@ func TestElementsDoNotDependOnTheirPlace(t *testing.T) {
 			Exp(out(), x)
 			SwiGLU(out(), x, y)
 			SwiGLUBackward(out(), out(), x, y, z)
+			GeGLU(out(), x, y)
+			GeGLUBackward(out(), out(), x, y, z)
 			AdamW(append(out()[:0], x...), append(out()[:0], y...), out(), out(), 0.1, 0.9, 0.9, 1, 0.1, 1, 0.1, 0.1)
 			return all
 		}
@@ -301,10 +330,11 @@ func TestSmallCallsDoNotAllocate(t *testing.T) {
 	for name, f := range map[string]func(){
 		"RMSNorm":       func() { RMSNorm(y, rstd, x, w, rows, d, 1e-5) },
 		"SwiGLU":        func() { SwiGLU(y, x, x) },
+		"GeGLU":         func() { GeGLU(y, x, x) },
 		"Rope":          func() { Rope(y, pos, w, w, 6, 32, false) },
 		"Softmax":       func() { Softmax(y) },
 		"LogSumExp":     func() { LogSumExp(y) },
-		"AttentionStep": func() { AttentionStep(y, x, x, x, one, 6, 0.1) },
+		"AttentionStep": func() { AttentionStep(y, x, x, x, one, 6, 0.1, 0) },
 	} {
 		f()
 		if n := testing.AllocsPerRun(20, f); n >= 1 {

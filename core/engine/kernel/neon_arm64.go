@@ -148,6 +148,18 @@ func swiGLUNEON(y, gate, up *float32, n int)
 //go:noescape
 func swiGLUBackwardNEON(dgate, dup, dy, gate, up *float32, n int)
 
+// geGLUNEON is geGLUGeneric.
+// Lengths are at least 1.
+//
+//go:noescape
+func geGLUNEON(y, gate, up *float32, n int)
+
+// geGLUBackwardNEON is geGLUBackwardGeneric.
+// Lengths are at least 1.
+//
+//go:noescape
+func geGLUBackwardNEON(dgate, dup, dy, gate, up *float32, n int)
+
 // dotNEON is for i := range n { sum += x[i]*y[i] }; return sum.
 // Lengths are at least 1.
 //

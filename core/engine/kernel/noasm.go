@@ -12,6 +12,10 @@ func tile(m, n, k int, a []float32, rs, ks int, b []float32, bs int, c []float32
 	tileGeneric(m, n, k, a, rs, ks, b, bs, c, ldc, acc)
 }
 
+func tileHeads(heads, n, k int, a []float32, ah int, b []float32, bh, bs int, c []float32, ch int, acc bool) {
+	tileHeadsGeneric(heads, n, k, a, ah, b, bh, bs, c, ch, acc)
+}
+
 func packTransposed(dst, src []float32, ld, n, kc int) { packTransposedGeneric(dst, src, ld, n, kc) }
 
 func expShift(dst, x []float32, sub, scale float32) float32 {
@@ -36,6 +40,12 @@ func swiGLU(y, gate, up []float32) { swiGLUGeneric(y, gate, up) }
 
 func swiGLUBackward(dgate, dup, dy, gate, up []float32) {
 	swiGLUBackwardGeneric(dgate, dup, dy, gate, up)
+}
+
+func geGLU(y, gate, up []float32) { geGLUGeneric(y, gate, up) }
+
+func geGLUBackward(dgate, dup, dy, gate, up []float32) {
+	geGLUBackwardGeneric(dgate, dup, dy, gate, up)
 }
 
 func peak(_ Precision, n int) int { return peakGeneric(n) }

@@ -27,8 +27,8 @@ func softmaxRows(p []float32, ld, rows, n0, step, width int, scale float32, stat
 	softmaxRowsGeneric(p, ld, rows, n0, step, width, scale, stats)
 }
 
-func softmaxBackwardRows(p, dp []float32, ld, rows, n0, width int, scale float32, stats []float32) {
-	softmaxBackwardRowsGeneric(p, dp, ld, rows, n0, width, scale, stats)
+func softmaxBackwardRows(p, dp []float32, ld, rows, n0, step, width int, scale float32, stats []float32) {
+	softmaxBackwardRowsGeneric(p, dp, ld, rows, n0, step, width, scale, stats)
 }
 
 func scaleRows(x []float32, ld, rows, n int, stats []float32) {

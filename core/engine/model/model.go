@@ -12,7 +12,7 @@ import (
 	"github.com/dno-project/dno/core/engine/weights"
 )
 
-// Model is a Llama-family transformer: its shape and its weights.
+// Model is a decoder-only transformer: its shape and its weights.
 //
 // The weights may change between two uses of it, never during one; [Model.Changed] is called
 // after each change, so that whoever keeps a copy (packed for decoding) sees that it is stale.
@@ -24,7 +24,8 @@ type Model struct {
 	Head   *graph.Param // V×C; the same Param as Embed where the two are tied
 
 	params  *graph.Params
-	rope    ropeTable
+	rope    ropeTable // of the layers that see everything
+	local   ropeTable // of those that slide
 	version uint64
 
 	precision kernel.Precision
@@ -36,14 +37,20 @@ type Model struct {
 
 // Layer is one decoder layer. A matrix is out×in, row-major: y = x·Wᵀ.
 //
-//	x += Attention(RMSNorm(x, AttnNorm)·Qᵀ, ·Kᵀ, ·Vᵀ)·Oᵀ
-//	x += (SiLU(h·Gateᵀ) ⊙ h·Upᵀ)·Downᵀ,  h = RMSNorm(x, MLPNorm)
+//	x += post(Attention(norm(RMSNorm(x, AttnNorm)·Qᵀ), norm(·Kᵀ), ·Vᵀ)·Oᵀ)
+//	x += post((act(h·Gateᵀ) ⊙ h·Upᵀ)·Downᵀ),  h = RMSNorm(x, MLPNorm)
+//
+// norm is an RMSNorm of each head by QNorm and KNorm, and post one by AttnPost and MLPPost; these are nil, and nothing
+// is normalised, in families without them (see [Family]). act is SiLU or GELU.
 type Layer struct {
-	AttnNorm   *graph.Param // C
-	Q, K, V, O *graph.Param // (H·D)×C, (G·D)×C, (G·D)×C, C×(H·D)
-	MLPNorm    *graph.Param // C
-	Gate, Up   *graph.Param // F×C
-	Down       *graph.Param // C×F
+	AttnNorm     *graph.Param // C
+	Q, K, V, O   *graph.Param // (H·D)×C, (G·D)×C, (G·D)×C, C×(H·D)
+	QNorm, KNorm *graph.Param // D
+	AttnPost     *graph.Param // C
+	MLPNorm      *graph.Param // C
+	Gate, Up     *graph.Param // F×C
+	Down         *graph.Param // C×F
+	MLPPost      *graph.Param // C
 }
 
 // specs lists the parameters under their Hugging Face names, in the order of the arena.
@@ -59,10 +66,20 @@ func specs(c Config) []graph.Spec {
 		at("self_attn.k_proj", kv, c.Width)
 		at("self_attn.v_proj", kv, c.Width)
 		at("self_attn.o_proj", c.Width, q)
-		at("post_attention_layernorm", c.Width)
+		if c.Family.HeadNorms() {
+			at("self_attn.q_norm", c.HeadDim)
+			at("self_attn.k_norm", c.HeadDim)
+		}
+		at("post_attention_layernorm", c.Width) // without post-norms, it stands before the feed-forward half
+		if c.Family.PostNorms() {
+			at("pre_feedforward_layernorm", c.Width)
+		}
 		at("mlp.gate_proj", c.FFN, c.Width)
 		at("mlp.up_proj", c.FFN, c.Width)
 		at("mlp.down_proj", c.Width, c.FFN)
+		if c.Family.PostNorms() {
+			at("post_feedforward_layernorm", c.Width)
+		}
 	}
 	list = append(list, graph.Spec{Name: "model.norm.weight", Shape: []int{c.Width}})
 	if !c.Tied {
@@ -78,6 +95,9 @@ func allocate(c Config) (*Model, error) {
 		return nil, fmt.Errorf("allocate the model: %w", err)
 	}
 	m := &Model{Config: c, params: ps, rope: ropeTable{freqs: c.Rope.Frequencies(c.HeadDim)}, version: 1}
+	if c.Window > 0 {
+		m.local.freqs = c.LocalRope.Frequencies(c.HeadDim)
+	}
 	rest := ps.All
 	next := func() *graph.Param {
 		p := rest[0]
@@ -86,8 +106,18 @@ func allocate(c Config) (*Model, error) {
 	}
 	m.Embed = next()
 	for range c.Layers {
-		m.Layers = append(m.Layers, Layer{AttnNorm: next(), Q: next(), K: next(), V: next(), O: next(),
-			MLPNorm: next(), Gate: next(), Up: next(), Down: next()})
+		l := Layer{AttnNorm: next(), Q: next(), K: next(), V: next(), O: next()}
+		if c.Family.HeadNorms() {
+			l.QNorm, l.KNorm = next(), next()
+		}
+		if c.Family.PostNorms() {
+			l.AttnPost = next()
+		}
+		l.MLPNorm, l.Gate, l.Up, l.Down = next(), next(), next(), next()
+		if c.Family.PostNorms() {
+			l.MLPPost = next()
+		}
+		m.Layers = append(m.Layers, l)
 	}
 	m.Norm = next()
 	if m.Head = m.Embed; !c.Tied {
@@ -96,7 +126,7 @@ func allocate(c Config) (*Model, error) {
 	return m, nil
 }
 
-// New returns a model with fresh weights: norms are 1, matrices are drawn from a normal
+// New returns a model with fresh weights: norms multiply by 1, matrices are drawn from a normal
 // distribution with standard deviation Config.InitStd, as transformers does.
 //
 // The same seed gives the same weights.
@@ -109,10 +139,14 @@ func New(c Config, seed uint64) (*Model, error) {
 		return nil, err
 	}
 	rng := rand.New(rand.NewPCG(seed, 0x6d6f64656c)) // the stream's name, "model"
+	one := float32(1)
+	if c.Family.PlusOne() {
+		one = 0
+	}
 	for _, p := range m.params.All {
 		for i := range p.W {
 			if len(p.Shape) == 1 {
-				p.W[i] = 1
+				p.W[i] = one
 			} else {
 				p.W[i] = float32(rng.NormFloat64() * c.InitStd)
 			}
@@ -157,9 +191,14 @@ func (m *Model) Read(f *weights.File) error {
 // Params returns every parameter with its arenas, in the order of Tensors; those of an adapter are not among them.
 func (m *Model) Params() *graph.Params { return m.params }
 
-// Rope returns cosines and sines of the rotary positions, position-major, D/2 a position, for
-// at least n positions.
-func (m *Model) Rope(n int) (cos, sin []float32) { return m.rope.upTo(n) }
+// Reach returns what a layer's attention knows of positions. Its tables are cosines and sines of the rotary positions,
+// position-major, D/2 a position, for at least as many as are asked for.
+func (m *Model) Reach(layer int) graph.Reach {
+	if m.Config.Slides(layer) {
+		return graph.Reach{Rope: m.local.upTo, Window: m.Config.Window}
+	}
+	return graph.Reach{Rope: m.rope.upTo}
+}
 
 // SetPrecision makes graphs that are built and weights that are packed from now on round factors as p says. A new model's
 // is float32.

@@ -57,6 +57,46 @@ func TestNew(t *testing.T) {
 	}
 }
 
+// Families have parameters that Llama has not, and fresh norms that multiply by 1 all the same.
+func TestNewOfEachFamily(t *testing.T) {
+	for f, want := range map[Family]int{
+		Mistral: 1176, Qwen3: 1176 + 2*(4+4), Gemma3: 1176 + 2*(4+4) + 2*(8+8), // of 2 layers: norms of 4 or 8
+	} {
+		c := tiny(false)
+		c.Family, c.Window, c.Sliding, c.LocalRope = f, 3, []bool{true, false}, Rope{Theta: 100, Type: "default"}
+		if f == Gemma3 {
+			c.QueryScalar = 9
+		}
+		m, err := New(c, 7)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		for _, p := range m.Params().All {
+			n += len(p.W)
+			if len(p.Shape) == 1 {
+				gain := p.Gain(f.PlusOne(), new([]float32))
+				if slices.ContainsFunc(gain, func(g float32) bool { return g != 1 }) {
+					t.Errorf("%v: a fresh %s multiplies by %v, want 1", f, p.Name, gain)
+				}
+			}
+		}
+		if n != want || c.Parameters() != int64(want) {
+			t.Errorf("%v has %d parameters and Parameters says %d, want %d", f, n, c.Parameters(), want)
+		}
+		local, global := m.Reach(0), m.Reach(1)
+		_, a := local.Rope(2)
+		_, b := global.Rope(2)
+		// Position 1, pair 1 of D = 4: the angles are 100^(-1/2) and 10000^(-1/2).
+		if math.Abs(float64(a[3])-math.Sin(0.1)) > 1e-7 || math.Abs(float64(b[3])-math.Sin(0.01)) > 1e-7 {
+			t.Errorf("%v: sines %v where it slides and %v where it does not, want those of 0.1 and 0.01", f, a[3], b[3])
+		}
+		if local.Window != 3 || global.Window != 0 {
+			t.Errorf("%v: windows are %d and %d, want 3 and none", f, local.Window, global.Window)
+		}
+	}
+}
+
 // TestNewIsTheSameInEveryVersion holds the first weights of a seed: a run's record names a seed only.
 func TestNewIsTheSameInEveryVersion(t *testing.T) {
 	m, err := New(tiny(true), 7)
@@ -137,6 +177,12 @@ func TestFrequencies(t *testing.T) {
 			t.Errorf("frequency %d is %v, want %v", i, f, want[i])
 		}
 	}
+	// linear, factor 8
+	for i, f := range (Rope{Theta: 10000, Type: "linear", Factor: 8}).Frequencies(8) {
+		if math.Abs(float64(f-want[i]/8)) > 1e-8 {
+			t.Errorf("linear frequency %d is %v, want %v", i, f, want[i]/8)
+		}
+	}
 	// llama3, factor 8, low 1, high 4, original 256: wavelengths 2π, 62.8, 628, 6283. Below 256/4 = 64 a frequency is
 	// kept, above 256/1 it is divided by 8.
 	r := Rope{Theta: 10000, Type: "llama3", Factor: 8, LowFreqFactor: 1, HighFreqFactor: 4, OriginalMaxPositions: 256}
@@ -158,9 +204,9 @@ func TestRopeTablesGrowAndStayValid(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cos, sin := m.Rope(5)
+	cos, sin := m.rope.upTo(5)
 	old := slices.Clone(cos)
-	grown, _ := m.Rope(1000)
+	grown, _ := m.rope.upTo(1000)
 	if !slices.Equal(cos, old) || !slices.Equal(grown[:len(old)], old) {
 		t.Error("growth changed what was handed out")
 	}

@@ -9,8 +9,8 @@ import (
 //
 //	f[i] = theta^(-2i/D)
 //
-// scaled for the type llama3: wavelengths above original/low are stretched by factor, those
-// below original/high are kept, and those between are blended.
+// scaled for the type linear: all wavelengths are stretched by factor; and for the type llama3: wavelengths above
+// original/low are stretched by factor, those below original/high are kept, and those between are blended.
 //
 // The arithmetic is float32 where transformers has float32, since its rounding decides the
 // angle at high positions.
@@ -20,7 +20,10 @@ func (r Rope) Frequencies(headDim int) []float32 {
 	f := make([]float32, headDim/2)
 	for i := range f {
 		f[i] = 1 / float32(math.Pow(r.Theta, float64(float32(2*i)/float32(headDim))))
-		if r.Type == "llama3" {
+		switch r.Type {
+		case "linear":
+			f[i] /= float32(r.Factor)
+		case "llama3":
 			f[i] = r.stretch(f[i])
 		}
 	}

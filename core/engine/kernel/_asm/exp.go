@@ -179,7 +179,7 @@ func (v isa) clear(n reg.Register, rows ...reg.Register) {
 }
 
 func (v isa) softmaxBackwardRows() {
-	v.text("softmaxBackwardRows", "func(p, dp *float32, ld, rows, n0, width int, scale float32, stats *float32)", "softmaxBackwardRowsGeneric.")
+	v.text("softmaxBackwardRows", "func(p, dp *float32, ld, rows, n0, step, width int, scale float32, stats *float32)", "softmaxBackwardRowsGeneric.")
 	p, dp, ld, rows, n, stats := arg("p"), arg("dp"), arg("ld"), arg("rows"), arg("n0"), arg("stats")
 	SHLQ(Imm(2), ld)
 	v.keepExp()
@@ -212,7 +212,8 @@ func (v isa) softmaxBackwardRows() {
 	ADDQ(ld, p)
 	ADDQ(ld, dp)
 	ADDQ(Imm(8), stats)
-	ADDQ(Imm(1), n)
+	step := arg("step")
+	ADDQ(step, n)
 	SUBQ(Imm(1), rows)
 	JNZ(LabelRef("row"))
 	done()

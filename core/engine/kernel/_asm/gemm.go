@@ -125,6 +125,97 @@ func (v isa) tile(m, vectors int) {
 	done()
 }
 
+// mostHeads is how many rows tileHeads has sums for.
+const mostHeads = 8
+
+// headsTiles makes a kernel for each number of heads.
+func (v isa) headsTiles() {
+	for heads := 1; heads <= mostHeads; heads++ {
+		v.headsTile(heads)
+	}
+}
+
+// headsTile multiplies a row of each of some heads with a matrix of its own. One row alone would wait for its sum at each
+// step; those of several heads do not wait for one another.
+func (v isa) headsTile(heads int) {
+	v.text(fmt.Sprintf("heads%dx32", heads), "func(k int, a *float32, ah int, b *float32, bh, bs int, c *float32, ch, n, acc int)",
+		fmt.Sprintf("tileHeadsGeneric for %d heads with fused sums; distances are in bytes, n is at most 32.", heads))
+	sum := func(i, j int) reg.VecPhysical { return v.r(2*i + j) }
+	bv := []reg.VecPhysical{v.r(2 * mostHeads), v.r(2*mostHeads + 1), v.r(2*mostHeads + 2), v.r(2*mostHeads + 3)}
+	av := []reg.VecPhysical{v.r(2*mostHeads + 4), v.r(2*mostHeads + 5)}
+	n, mask := arg("n"), GP64()
+	MOVL(I32(-1), mask.As32())
+	BZHIL(n.As32(), mask.As32(), mask.As32())
+	columns(mask)
+	ks := []reg.Register{reg.K1, reg.K2}
+	acc := arg("acc")
+	for i := range heads {
+		for j := range 2 {
+			VXORPS(sum(i, j), sum(i, j), sum(i, j))
+		}
+	}
+	TESTQ(acc, acc)
+	JZ(LabelRef("start"))
+	cp, ch := arg("c"), arg("ch")
+	for i := range heads {
+		for j := range 2 {
+			VMOVUPS_Z(Mem{Base: cp, Disp: 64 * j}, ks[j], sum(i, j))
+		}
+		if i < heads-1 {
+			ADDQ(ch, cp)
+		}
+	}
+	Label("start")
+	// One pointer for three heads.
+	threes := func(name, distance string) (p []reg.GPVirtual, each reg.GPVirtual) {
+		each = arg(distance)
+		p = []reg.GPVirtual{arg(name)}
+		for i := 3; i < heads; i += 3 {
+			next := GP64()
+			LEAQ(Mem{Base: p[len(p)-1], Index: each, Scale: 2}, next)
+			ADDQ(each, next)
+			p = append(p, next)
+		}
+		return p, each
+	}
+	at := func(p []reg.GPVirtual, each reg.GPVirtual, i, disp int) Mem {
+		m := Mem{Base: p[i/3], Disp: disp}
+		if i%3 > 0 {
+			m.Index, m.Scale = each, uint8(i%3)
+		}
+		return m
+	}
+	a, ah := threes("a", "ah")
+	b, bh := threes("b", "bh")
+	k, bs := arg("k"), arg("bs")
+	Label("loop")
+	for i := range heads {
+		VBROADCASTSS(at(a, ah, i, 0), av[i%2])
+		for j := range 2 {
+			VMOVUPS_Z(at(b, bh, i, 64*j), ks[j], bv[i%2*2+j])
+			VFMADD231PS(bv[i%2*2+j], av[i%2], sum(i, j))
+		}
+	}
+	for _, p := range a {
+		ADDQ(Imm(4), p)
+	}
+	for _, p := range b {
+		ADDQ(bs, p)
+	}
+	SUBQ(Imm(1), k)
+	JNZ(LabelRef("loop"))
+	cp, ch = arg("c"), arg("ch")
+	for i := range heads {
+		for j := range 2 {
+			VMOVUPS(sum(i, j), ks[j], Mem{Base: cp, Disp: 64 * j})
+		}
+		if i < heads-1 {
+			ADDQ(ch, cp)
+		}
+	}
+	done()
+}
+
 // columns makes the masks of two vectors, K1 and K2, from 32 bits, which it uses up.
 func columns(mask reg.GPVirtual) {
 	KMOVW(mask.As32(), reg.K1)

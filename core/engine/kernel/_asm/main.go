@@ -29,6 +29,8 @@ func main() {
 		v.rmsNormBackward()
 		v.swiGLU()
 		v.swiGLUBackward()
+		v.geGLU()
+		v.geGLUBackward()
 		v.rotate()
 		v.adamW()
 		v.round()
@@ -36,6 +38,7 @@ func main() {
 		v.quantize()
 		v.peak()
 	}
+	isa{name: "AVX512", w: 16}.headsTiles()
 	v := isa{name: "BF16", w: 16, pairs: true}
 	v.tiles()
 	v.packTransposed()

@@ -213,14 +213,39 @@ func (v isa) sigmoid(z, s int) {
 	VDIVPS(v.r(s), v.r(8), v.r(s))
 }
 
-func (v isa) swiGLU() {
-	v.text("swiGLU", "func(y, gate, up *float32, n int)", "swiGLUGeneric.")
+// u(z) = z·(gelu1 + gelu3·z²) and z·u'(z) = z·(gelu1 + 3·gelu3·z²), as in gated.go.
+const (
+	gelu1 = 1.5957691216057308
+	gelu3 = 0.07135481627260025
+)
+
+// cubic puts z·(gelu1 + a·z²) into register u; square holds z².
+func (v isa) cubic(z, square, u int, a float64) {
+	VMOVUPS(c(a), v.r(u))
+	VFMADD213PS(c(gelu1), v.r(square), v.r(u))
+	VMULPS(v.r(z), v.r(u), v.r(u))
+}
+
+func (v isa) swiGLU() { v.gated("swiGLU", false) }
+func (v isa) geGLU()  { v.gated("geGLU", true) }
+
+func (v isa) gated(name string, gelu bool) {
+	v.text(name, "func(y, gate, up *float32, n int)", name+"Generic.")
 	y, gate, up, n := arg("y"), arg("gate"), arg("up"), arg("n")
 	v.keepExp()
+	z := 0 // the register of the sigmoid's argument
+	if gelu {
+		v.keep(gelu1, gelu3)
+		z = 4
+	}
 	v.each(n, 2, func(at row, k int, tail bool) {
 		at.load(gate, k, tail, 0)
 		at.load(up, k, tail, 1)
-		v.sigmoid(0, 2)
+		if gelu {
+			VMULPS(v.r(0), v.r(0), v.r(3))
+			v.cubic(0, 3, 4, gelu3)
+		}
+		v.sigmoid(z, 2)
 		VMULPS(v.r(2), v.r(0), v.r(0))
 		VMULPS(v.r(1), v.r(0), v.r(0))
 		at.store(0, y, k, tail)
@@ -228,21 +253,34 @@ func (v isa) swiGLU() {
 	done()
 }
 
-func (v isa) swiGLUBackward() {
-	v.text("swiGLUBackward", "func(dgate, dup, dy, gate, up *float32, n int)", "swiGLUBackwardGeneric.")
+func (v isa) swiGLUBackward() { v.gatedBackward("swiGLUBackward", false) }
+func (v isa) geGLUBackward()  { v.gatedBackward("geGLUBackward", true) }
+
+func (v isa) gatedBackward(name string, gelu bool) {
+	v.text(name, "func(dgate, dup, dy, gate, up *float32, n int)", name+"Generic.")
 	dgate, dup, dy, gate, up, n := arg("dgate"), arg("dup"), arg("dy"), arg("gate"), arg("up"), arg("n")
 	v.keepExp()
+	z, by := 0, 0 // the registers of the sigmoid's argument u, and of gate·u'
+	if gelu {
+		v.keep(gelu1, gelu3, 3*gelu3)
+		z, by = 11, 7
+	}
 	v.each(n, 2, func(at row, k int, tail bool) {
 		at.load(gate, k, tail, 0)
 		at.load(up, k, tail, 1)
 		at.load(dy, k, tail, 3)
-		v.sigmoid(0, 2)
+		if gelu {
+			VMULPS(v.r(0), v.r(0), v.r(4))
+			v.cubic(0, 4, z, gelu3)
+			v.cubic(0, 4, by, 3*gelu3)
+		}
+		v.sigmoid(z, 2)
 		VMULPS(v.r(2), v.r(0), v.r(4)) // z·σ
 		VMULPS(v.r(3), v.r(4), v.r(4))
 		VMULPS(v.r(3), v.r(1), v.r(1)) // dy·up
 		VMOVUPS(c(1), v.r(5))
-		VSUBPS(v.r(2), v.r(5), v.r(6))      // 1−σ
-		VFMADD213PS(v.r(5), v.r(0), v.r(6)) // 1 + z·(1−σ)
+		VSUBPS(v.r(2), v.r(5), v.r(6))       // 1−σ
+		VFMADD213PS(v.r(5), v.r(by), v.r(6)) // 1 + gate·u'·(1−σ)
 		VMULPS(v.r(2), v.r(6), v.r(6))
 		VMULPS(v.r(6), v.r(1), v.r(1))
 		at.store(4, dup, k, tail)

@@ -45,6 +45,8 @@ func generate() {
 	maximum()
 	swiGLU()
 	swiGLUBackward()
+	geGLU()
+	geGLUBackward()
 	dot()
 	axpy()
 	scale()

@@ -36,6 +36,7 @@ func constants() {
 	}
 	data("zeros", 0)
 	data("exp", expConstants[:]...)
+	data("gelu", geluConstants[:]...)
 }
 
 // keepExp loads the constants of exp into registers 20 … 31.
@@ -157,14 +158,48 @@ func sigmoid(z, s int) {
 	fdiv(s, one, s)
 }
 
-func swiGLU() {
-	text("swiGLU", "func(y, gate, up *float32, n int)", "swiGLUGeneric.")
+// The registers of GELU's constants.
+const (
+	gelu1 = 16 + iota // u(z) = z·(gelu1 + gelu3·z²), as in gated.go
+	gelu3
+	gelu9 // 3·gelu3: z·u'(z) = z·(gelu1 + gelu9·z²)
+)
+
+var geluConstants = [3]float64{1.5957691216057308, 0.07135481627260025, 3 * 0.07135481627260025}
+
+func keepGELU() {
+	p := register()
+	line("MOVD $gelu<>(SB), %s", p)
+	line("VLD1 (%s), [V%d.S4, V%d.S4, V%d.S4]", p, gelu1, gelu3, gelu9)
+}
+
+// cubic puts z·(gelu1 + a·z²) into register u; square holds z².
+func cubic(z, square, u, a int) {
+	move(u, gelu1)
+	fmla(u, square, a)
+	fmul(u, u, z)
+}
+
+func swiGLU() { gated("swiGLU", false) }
+func geGLU()  { gated("geGLU", true) }
+
+func gated(name string, gelu bool) {
+	text(name, "func(y, gate, up *float32, n int)", name+"Generic.")
 	y, gate, up, n := arg("y"), arg("gate"), arg("up"), arg("n")
 	keepExp()
+	z := 0 // the register of the sigmoid's argument
+	if gelu {
+		keepGELU()
+		z = 4
+	}
 	each(n, 2, func(at row) {
 		at.load(gate, 0)
 		at.load(up, 1)
-		sigmoid(0, 2)
+		if gelu {
+			fmul(3, 0, 0)
+			cubic(0, 3, z, gelu3)
+		}
+		sigmoid(z, 2)
 		fmul(0, 0, 2)
 		fmul(0, 0, 1)
 		at.store(0, y)
@@ -172,21 +207,34 @@ func swiGLU() {
 	line("RET")
 }
 
-func swiGLUBackward() {
-	text("swiGLUBackward", "func(dgate, dup, dy, gate, up *float32, n int)", "swiGLUBackwardGeneric.")
+func swiGLUBackward() { gatedBackward("swiGLUBackward", false) }
+func geGLUBackward()  { gatedBackward("geGLUBackward", true) }
+
+func gatedBackward(name string, gelu bool) {
+	text(name, "func(dgate, dup, dy, gate, up *float32, n int)", name+"Generic.")
 	dgate, dup, dy, gate, up, n := arg("dgate"), arg("dup"), arg("dy"), arg("gate"), arg("up"), arg("n")
 	keepExp()
+	z, by := 0, 0 // the registers of the sigmoid's argument u, and of gate·u'
+	if gelu {
+		keepGELU()
+		z, by = 11, 7
+	}
 	each(n, 2, func(at row) {
 		at.load(gate, 0)
 		at.load(up, 1)
 		at.load(dy, 3)
-		sigmoid(0, 2)
+		if gelu {
+			fmul(4, 0, 0)
+			cubic(0, 4, z, gelu3)
+			cubic(0, 4, by, gelu9)
+		}
+		sigmoid(z, 2)
 		fmul(4, 0, 2) // z·σ
 		fmul(4, 4, 3)
 		fmul(1, 1, 3) // dy·up
 		fsub(6, one, 2)
 		move(5, one)
-		fmla(5, 0, 6) // 1 + z·(1−σ)
+		fmla(5, by, 6) // 1 + gate·u'·(1−σ)
 		fmul(5, 5, 2)
 		fmul(1, 1, 5)
 		at.store(4, dup)
