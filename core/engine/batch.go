@@ -97,7 +97,7 @@ func pack(b *graph.Batch, seqs []Sequence, order []int) {
 }
 
 // rowBytes is the memory that a row of a training batch takes: what every layer keeps for the
-// backward pass, and the head.
+// backward pass, the gradients of one layer, and the head.
 func rowBytes(c model.Config) int {
 	q, kv := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
 	kept := 2*c.Width + 2*q + 2*kv + 2*c.Heads + 2*c.FFN + 2
@@ -107,8 +107,9 @@ func rowBytes(c model.Config) int {
 	if c.Family.PostNorms() {
 		kept += 2*c.Width + 2
 	}
+	gradients := 3*c.Width + 2*q + 2*kv + 3*c.FFN
 	head := 4 * c.Width
-	return 4 * (c.Layers*kept + head)
+	return 4 * (c.Layers*kept + gradients + head)
 }
 
 // notFinite returns the index of the first value that is NaN or infinite, or −1.

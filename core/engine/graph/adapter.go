@@ -18,12 +18,6 @@ type Adapter struct {
 	Scale float32
 }
 
-// lowRank is memory that all products with adapters and held matrices of a graph use in turn.
-type lowRank struct {
-	xa, dxa []float32 // [N, r]
-	rows    []float32 // [heldRows, in]
-}
-
 // down is t = Scale·x·Aᵀ over n rows, [n, r].
 func (a *Adapter) down(t, x []float32, n int) {
 	r, in := a.A.Shape[0], a.A.Shape[1]
@@ -31,30 +25,42 @@ func (a *Adapter) down(t, x []float32, n int) {
 	kernel.Scale(a.Scale, t)
 }
 
-// adapt is y += (Scale·x·Aᵀ)·Bᵀ over n rows.
-func (d *Dims) adapt(y, x []float32, a *Adapter, n int) {
+// up is dt = Scale·dy·B over n rows, [n, r].
+func (a *Adapter) up(dt, dy []float32, n int) {
 	out, r := a.B.Shape[0], a.B.Shape[1]
-	t := take(&d.low.xa, n*r)
+	kernel.Gemm(false, false, n, r, out, dy, out, a.B.W, r, dt, r, false)
+	kernel.Scale(a.Scale, dt)
+}
+
+// times is y += (Scale·x·Aᵀ)·Bᵀ over n rows.
+func (a *Adapter) times(y, x []float32, n int, low *[]float32) {
+	out, r := a.B.Shape[0], a.B.Shape[1]
+	t := take(low, n*r)
 	a.down(t, x, n)
 	kernel.Gemm(false, true, n, out, r, t, r, a.B.W, r, y, out, true)
 }
 
-// adaptBackward is dB += dyᵀ·t, dA += dtᵀ·x and dx += dt·A with t = Scale·x·Aᵀ, which is computed again, and
-// dt = Scale·dy·B.
-func (d *Dims) adaptBackward(dx []float32, a *Adapter, dy, x []float32, n int) {
+// back is dx += (Scale·dy·B)·A over n rows.
+func (a *Adapter) back(dx, dy []float32, n int, low *[]float32) {
+	r, in := a.A.Shape[0], a.A.Shape[1]
+	dt := take(low, n*r)
+	a.up(dt, dy, n)
+	kernel.Gemm(false, false, n, in, r, dt, r, a.A.W, in, dx, in, true)
+}
+
+// gradient is dB += dyᵀ·t and dA += dtᵀ·x over n rows, with t = Scale·x·Aᵀ and dt = Scale·dy·B computed again.
+func (a *Adapter) gradient(dy, x []float32, n int, low *[]float32) {
 	out, r, in := a.B.Shape[0], a.B.Shape[1], a.A.Shape[1]
 	if db := a.B.dW(); db != nil {
-		t := take(&d.low.xa, n*r)
+		t := take(low, n*r)
 		a.down(t, x, n)
 		kernel.Gemm(true, false, out, r, n, dy, out, t, r, db, r, true)
 	}
-	dt := take(&d.low.dxa, n*r)
-	kernel.Gemm(false, false, n, r, out, dy, out, a.B.W, r, dt, r, false)
-	kernel.Scale(a.Scale, dt)
 	if da := a.A.dW(); da != nil {
+		dt := take(low, n*r)
+		a.up(dt, dy, n)
 		kernel.Gemm(true, false, r, in, n, dt, r, x, in, da, in, true)
 	}
-	kernel.Gemm(false, false, n, in, r, dt, r, a.A.W, in, dx, in, true)
 }
 
 // heldRows is how many rows of a held matrix are unpacked at a time. It is even, so that products in bfloat16, which
@@ -62,12 +68,12 @@ func (d *Dims) adaptBackward(dx []float32, a *Adapter, dy, x []float32, n int) {
 const heldRows = 256
 
 // heldBackward is dx (=|+=) dy·W for a matrix that is held packed. The layout serves x·Wᵀ; for the other orientation
-// the rows are unpacked, to the very numbers that x·Wᵀ takes.
-func (d *Dims) heldBackward(dx []float32, w *Param, dy []float32, n int, acc bool) {
+// some rows at a time are unpacked, to the very numbers that x·Wᵀ takes.
+func (s *workspace) heldBackward(d *Dims, dx []float32, w *Param, dy []float32, n int, acc bool) {
 	out, in := w.Shape[0], w.Shape[1]
 	for lo := 0; lo < out; lo += heldRows {
 		hi := min(lo+heldRows, out)
-		rows := take(&d.low.rows, (hi-lo)*in)
+		rows := take(&s.unpacked, (hi-lo)*in)
 		w.Held.Rows(lo, hi, rows)
 		d.Precision.Gemm(false, false, n, in, hi-lo, dy[lo:], out, rows, in, dx, in, acc || lo > 0)
 	}

@@ -88,17 +88,37 @@ func (a *attentionActs) grow(d Dims, p AttentionParams, n int) {
 func (d Dims) probs() int { return kernel.AttentionScratch(1, d.Heads) }
 
 // place makes of x, the heads of the queries or keys of some rows, what attention takes: normalised if there is a norm,
-// and turned by the rows' positions. It is x itself, or with a norm in to.
-func (o *attentionOp) place(to *[]float32, x, rstd []float32, norm *Param, heads int, pos []int32) []float32 {
-	d, s := &o.b.dims, &o.run.shared
+// and turned by the rows' positions. It is x itself, or with a norm in y.
+func (o *attentionOp) place(y, x, rstd []float32, norm *Param, gain []float32, heads int, pos []int32) {
+	d := &o.b.dims
 	if norm != nil {
-		y := take(to, len(x))
-		kernel.RMSNorm(y, rstd, x, norm.Gain(d.PlusOne, &s.gain), len(pos)*heads, d.HeadDim, d.Eps)
+		kernel.RMSNorm(y, rstd, x, gain, len(pos)*heads, d.HeadDim, d.Eps)
 		x = y
 	}
 	cos, sin := o.reach.Rope(o.run.batch.longest)
 	kernel.Rope(x, pos, cos, sin, heads, d.HeadDim, false)
-	return x
+}
+
+// placed are the queries and keys that place makes.
+func (o *attentionOp) placed(acts *attentionActs, n int) (q, k []float32) {
+	d, s := &o.b.dims, &o.run.shared
+	if o.p.QNorm == nil {
+		return acts.q, acts.k
+	}
+	return take(&s.q, n*d.Heads*d.HeadDim), take(&s.k, n*d.KVHeads*d.HeadDim)
+}
+
+// headGains are the factors of the norms of heads, nil without them.
+func (o *attentionOp) headGains() (q, k []float32) {
+	if o.p.QNorm == nil {
+		return nil, nil
+	}
+	s, plusOne := &o.run.shared, o.b.dims.PlusOne
+	return o.p.QNorm.Gain(plusOne, &s.qGain), o.p.KNorm.Gain(plusOne, &s.kGain)
+}
+
+func (o *attentionOp) end(acts *attentionActs) residual {
+	return residual{o.p.O, o.p.Post, acts.product, acts.postStd}
 }
 
 func (o *attentionOp) Do(in ...gorgonia.Value) (_ gorgonia.Value, err error) {
@@ -106,33 +126,48 @@ func (o *attentionOp) Do(in ...gorgonia.Value) (_ gorgonia.Value, err error) {
 	if err := o.begin(); err != nil {
 		return nil, err
 	}
-	d, batch, s, p := o.b.dims, o.run.batch, &o.run.shared, o.p
-	qd, kd := d.Heads*d.HeadDim, d.KVHeads*d.HeadDim
+	d, batch, p := o.b.dims, o.run.batch, o.p
 	x := floats(in[0])
-	y, t := x, in[0]
-	if o.run.train {
-		y, t = copyRows(&o.out, x, batch.Rows(), d.Width)
-		o.kept.grow(d, p, batch.Rows())
-	}
-	for _, b := range o.run.blocks.list {
-		acts, at := &o.kept, b
-		if !o.run.train {
-			acts, at = &s.attention, b.alone()
+	if !o.run.train {
+		for _, b := range o.run.blocks.list {
+			acts := &o.run.shared.attention
 			acts.grow(d, p, b.rows())
+			o.attend(acts, b.of(x, d.Width), b.of(x, d.Width), batch.Positions[b.lo:b.hi], b.spans)
 		}
-		n, pos := b.rows(), batch.Positions[b.lo:b.hi]
-		q, k, v, out := at.of(acts.q, qd), at.of(acts.k, kd), at.of(acts.v, kd), at.of(acts.out, qd)
-		h := take(&s.h, n*d.Width)
-		kernel.RMSNorm(h, at.of(acts.rstd, 1), b.of(x, d.Width), p.Norm.Gain(d.PlusOne, &s.gain), n, d.Width, d.Eps)
-		d.linear(q, h, p.Q, n, false)
-		d.linear(k, h, p.K, n, false)
-		d.linear(v, h, p.V, n, false)
-		q = o.place(&s.q, q, at.of(acts.qStd, d.Heads), p.QNorm, d.Heads, pos)
-		k = o.place(&s.k, k, at.of(acts.kStd, d.KVHeads), p.KNorm, d.KVHeads, pos)
-		kernel.Attention(out, at.of(acts.probs, d.probs()), q, k, v, b.spans, d.Heads, d.KVHeads, d.HeadDim, d.Scale, o.reach.Window)
-		s.residual(&d, b.of(y, d.Width), out, p.O, p.Post, at.of(acts.product, d.Width), at.of(acts.postStd, 1), n)
+		return in[0], nil
 	}
+	y, t := copyRows(&o.out, x, batch.Rows(), d.Width)
+	o.kept.grow(d, p, batch.Rows())
+	o.attend(&o.kept, y, x, batch.Positions, batch.Spans)
 	return t, nil
+}
+
+// attend adds to y, the rows of some spans.
+func (o *attentionOp) attend(acts *attentionActs, y, x []float32, pos []int32, spans []kernel.Span) {
+	d, s, p, n := o.b.dims, &o.run.shared, o.p, len(pos)
+	c, qd, kd := d.Width, d.Heads*d.HeadDim, d.KVHeads*d.HeadDim
+	gain := p.Norm.Gain(d.PlusOne, &s.gain)
+	qGain, kGain := o.headGains()
+	q, k := o.placed(acts, n)
+	f := s.forward(&d, p.Q, p.K, p.V, p.O)
+	s.strips(n, func(lo, hi int, w *pad) {
+		h := take(&w.h, (hi-lo)*c)
+		kernel.RMSNorm(h, acts.rstd[lo:hi], x[lo*c:hi*c], gain, hi-lo, c, d.Eps)
+		qs, ks := acts.q[lo*qd:hi*qd], acts.k[lo*kd:hi*kd]
+		timesAll(f[:3], [][]float32{qs, ks, acts.v[lo*kd : hi*kd]}, h, hi-lo, w)
+		var qStd, kStd []float32
+		if p.QNorm != nil {
+			qStd, kStd = acts.qStd[lo*d.Heads:hi*d.Heads], acts.kStd[lo*d.KVHeads:hi*d.KVHeads]
+		}
+		o.place(q[lo*qd:hi*qd], qs, qStd, p.QNorm, qGain, d.Heads, pos[lo:hi])
+		o.place(k[lo*kd:hi*kd], ks, kStd, p.KNorm, kGain, d.KVHeads, pos[lo:hi])
+	})
+	kernel.Attention(acts.out, acts.probs, q, k, acts.v, spans, d.Heads, d.KVHeads, d.HeadDim, d.Scale, o.reach.Window)
+	end, post := o.end(acts), []float32(nil)
+	if p.Post != nil {
+		post = p.Post.Gain(d.PlusOne, &s.post)
+	}
+	s.strips(n, func(lo, hi int, w *pad) { end.add(&d, &f[3], post, y, acts.out[lo*qd:hi*qd], lo, hi, w) })
 }
 
 func (o *attentionOp) DiffWRT(int) []bool { return o.differentiable() }
@@ -159,34 +194,44 @@ func (o *attentionBackward) Do(in ...gorgonia.Value) (_ gorgonia.Value, err erro
 	}
 	f := o.forward
 	d, batch, s, p, acts := f.b.dims, o.run.batch, &o.run.shared, f.p, &f.kept
-	qd, kd := d.Heads*d.HeadDim, d.KVHeads*d.HeadDim
-	cos, sin := f.reach.Rope(batch.longest)
-	for _, b := range o.run.blocks.list {
-		n, x, dy := b.rows(), b.of(floats(in[0]), d.Width), b.of(floats(in[1]), d.Width)
-		pos, rstd, out := batch.Positions[b.lo:b.hi], b.of(acts.rstd, 1), b.of(acts.out, qd)
-		q, k, qStd, kStd := b.of(acts.q, qd), b.of(acts.k, kd), b.of(acts.qStd, d.Heads), b.of(acts.kStd, d.KVHeads)
-		h, dh, dout := take(&s.h, n*d.Width), take(&s.dh, n*d.Width), take(&s.dout, n*qd)
-		dq, dk, dv := take(&s.dq, n*qd), take(&s.dk, n*kd), take(&s.dv, n*kd)
+	x, dy, n, pos := floats(in[0]), floats(in[1]), batch.Rows(), batch.Positions
+	c, qd, kd := d.Width, d.Heads*d.HeadDim, d.KVHeads*d.HeadDim
+	h, dh, dout := take(&s.h, n*c), take(&s.dh, n*c), take(&s.dout, n*qd)
+	dq, dk, dv := take(&s.dq, n*qd), take(&s.dk, n*kd), take(&s.dv, n*kd)
+	gain := p.Norm.Gain(d.PlusOne, &s.gain)
+	qGain, kGain := f.headGains()
+	q, k := f.placed(acts, n)
+	dproduct := f.end(acts).back(&d, s, dy, n)
 
-		kernel.RMSNorm(h, rstd, x, p.Norm.Gain(d.PlusOne, &s.gain), n, d.Width, d.Eps)
-		s.residualBackward(&d, dout, p.O, p.Post, dy, out, b.of(acts.product, d.Width), b.of(acts.postStd, 1), n)
-		placedQ, placedK := q, k
+	w := s.backward(&d, p.O, p.Q, p.K, p.V)
+	s.strips(n, func(lo, hi int, t *pad) {
+		kernel.RMSNorm(h[lo*c:hi*c], acts.rstd[lo:hi], x[lo*c:hi*c], gain, hi-lo, c, d.Eps)
+		w[0].back(dout[lo*qd:hi*qd], dproduct[lo*c:hi*c], hi-lo, false, t)
 		if p.QNorm != nil {
-			placedQ = f.place(&s.q, q, qStd, p.QNorm, d.Heads, pos)
-			placedK = f.place(&s.k, k, kStd, p.KNorm, d.KVHeads, pos)
+			f.place(q[lo*qd:hi*qd], acts.q[lo*qd:hi*qd], acts.qStd[lo*d.Heads:hi*d.Heads], p.QNorm, qGain, d.Heads, pos[lo:hi])
+			f.place(k[lo*kd:hi*kd], acts.k[lo*kd:hi*kd], acts.kStd[lo*d.KVHeads:hi*d.KVHeads], p.KNorm, kGain, d.KVHeads, pos[lo:hi])
 		}
-		kernel.AttentionBackward(dq, dk, dv, dout, b.of(acts.probs, d.probs()), placedQ, placedK, b.of(acts.v, kd),
-			b.spans, d.Heads, d.KVHeads, d.HeadDim, d.Scale, f.reach.Window)
-		kernel.Rope(dq, pos, cos, sin, d.Heads, d.HeadDim, true)
-		kernel.Rope(dk, pos, cos, sin, d.KVHeads, d.HeadDim, true)
-		if p.QNorm != nil {
-			kernel.RMSNormBackward(dq, p.QNorm.dW(), dq, q, p.QNorm.Gain(d.PlusOne, &s.gain), qStd, n*d.Heads, d.HeadDim, false)
-			kernel.RMSNormBackward(dk, p.KNorm.dW(), dk, k, p.KNorm.Gain(d.PlusOne, &s.gain), kStd, n*d.KVHeads, d.HeadDim, false)
-		}
-		d.linearBackward(dh, p.Q, dq, h, n, false)
-		d.linearBackward(dh, p.K, dk, h, n, true)
-		d.linearBackward(dh, p.V, dv, h, n, true)
-		kernel.RMSNormBackward(dy, p.Norm.dW(), dh, x, p.Norm.Gain(d.PlusOne, &s.gain), rstd, n, d.Width, true)
+	})
+	kernel.AttentionBackward(dq, dk, dv, dout, acts.probs, q, k, acts.v, batch.Spans, d.Heads, d.KVHeads, d.HeadDim, d.Scale, f.reach.Window)
+	cos, sin := f.reach.Rope(batch.longest)
+	s.strips(n, func(lo, hi int, _ *pad) {
+		kernel.Rope(dq[lo*qd:hi*qd], pos[lo:hi], cos, sin, d.Heads, d.HeadDim, true)
+		kernel.Rope(dk[lo*kd:hi*kd], pos[lo:hi], cos, sin, d.KVHeads, d.HeadDim, true)
+	})
+	if p.QNorm != nil {
+		kernel.RMSNormBackward(dq, p.QNorm.dW(), dq, acts.q, qGain, acts.qStd, n*d.Heads, d.HeadDim, false)
+		kernel.RMSNormBackward(dk, p.KNorm.dW(), dk, acts.k, kGain, acts.kStd, n*d.KVHeads, d.HeadDim, false)
 	}
+	s.strips(n, func(lo, hi int, t *pad) {
+		to := dh[lo*c : hi*c]
+		w[1].back(to, dq[lo*qd:hi*qd], hi-lo, false, t)
+		w[2].back(to, dk[lo*kd:hi*kd], hi-lo, true, t)
+		w[3].back(to, dv[lo*kd:hi*kd], hi-lo, true, t)
+	})
+	s.weightGradient(&d, p.O, dproduct, acts.out, n)
+	s.weightGradient(&d, p.Q, dq, h, n)
+	s.weightGradient(&d, p.K, dk, h, n)
+	s.weightGradient(&d, p.V, dv, h, n)
+	o.normBackward(&d, dy, dh, x, p.Norm, gain, acts.rstd)
 	return in[1], nil
 }

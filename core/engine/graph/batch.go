@@ -33,16 +33,18 @@ type Batch struct {
 // predicts returns which scored tokens the scored row i predicts: the last row of a prompt, one for each completion.
 func (b *Batch) predicts(i int) []int32 { return b.next[b.nextCu[i]:b.nextCu[i+1]] }
 
-// block is some whole sequences of a batch: the rows lo to hi. An Op works on a block at a time,
-// so that its intermediate values stay in the cache, and take no more memory than a block's. No
-// row's bytes depend on that: an Op treats sequences independently of each other.
+// block is some whole sequences of a batch: the rows lo to hi. Where nothing is kept for a backward pass, attention works
+// on a block at a time, and its queries, keys and values take no more memory than a block's.
 type block struct {
 	lo, hi int
 	spans  []kernel.Span // from 0 to hi−lo
 }
 
-// blockRows is how many rows a block has at least, unless it is the last.
-const blockRows = 512
+// How many rows a block has at least, unless it is the last. In training, blocks order the sum of a norm's gradient.
+const (
+	scoreBlockRows = 4096
+	trainBlockRows = 512
+)
 
 // blocks are those of one batch.
 type blocks struct {
@@ -51,12 +53,12 @@ type blocks struct {
 }
 
 // divide finds the blocks of b. What continues stays with what it continues.
-func (k *blocks) divide(b *Batch) {
+func (k *blocks) divide(b *Batch, rows int) {
 	k.list, k.spans = k.list[:0], append(k.spans[:0], b.Spans...)
 	for lo, first, s := 0, 0, 0; s < len(k.spans); s++ {
 		hi := k.spans[s].To
 		k.spans[s].From, k.spans[s].To = k.spans[s].From-lo, hi-lo
-		if s == len(k.spans)-1 || hi-lo >= blockRows && !k.spans[s+1].Continues {
+		if s == len(k.spans)-1 || hi-lo >= rows && !k.spans[s+1].Continues {
 			k.list = append(k.list, block{lo, hi, k.spans[first : s+1]})
 			lo, first = hi, s+1
 		}
@@ -65,16 +67,8 @@ func (k *blocks) divide(b *Batch) {
 
 func (k block) rows() int { return k.hi - k.lo }
 
-// of returns the block's rows of x, which is width wide; nil of nil.
-func (k block) of(x []float32, width int) []float32 {
-	if x == nil {
-		return nil
-	}
-	return x[k.lo*width : k.hi*width]
-}
-
-// alone is the block in memory of its own.
-func (k block) alone() block { return block{0, k.hi - k.lo, k.spans} }
+// of returns the block's rows of x, which is width wide.
+func (k block) of(x []float32, width int) []float32 { return x[k.lo*width : k.hi*width] }
 
 // Reset empties the batch and keeps its memory.
 func (b *Batch) Reset() {

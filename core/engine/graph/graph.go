@@ -30,8 +30,6 @@ type Dims struct {
 	PlusOne                 bool             // norms multiply by 1 + weight, else by the weight
 	GELU                    bool             // the MLP's gated unit is GeGLU, else SwiGLU
 	Precision               kernel.Precision // of products with weights
-
-	low *lowRank
 }
 
 // Builder wires a model's Ops one after another, then turns them into a [Score] or [Train] graph.
@@ -55,7 +53,6 @@ type Hidden struct{ node *gorgonia.Node }
 // NewBuilder returns a Builder of a graph that trains params; what it uses beside them is frozen.
 func NewBuilder(params *Params, dims Dims) *Builder {
 	g := gorgonia.NewGraph()
-	dims.low = &lowRank{}
 	return &Builder{dims: dims, params: params, run: &run{}, graph: g,
 		batch: gorgonia.NewTensor(g, tensor.Int32, 1, gorgonia.WithShape(1), gorgonia.WithName("batch"))}
 }
@@ -198,7 +195,11 @@ func (m *machine) exec(ctx context.Context, b *Batch) error {
 		return errors.New("run a graph: the batch is empty")
 	}
 	m.run.ctx, m.run.batch, m.run.err = ctx, b, nil
-	m.run.blocks.divide(b)
+	if m.run.train {
+		m.run.blocks.divide(b, trainBlockRows)
+	} else {
+		m.run.blocks.divide(b, scoreBlockRows)
+	}
 	if err := gorgonia.Let(m.batch, b); err != nil {
 		return fmt.Errorf("run a graph: bind the batch: %w", err)
 	}

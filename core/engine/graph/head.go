@@ -39,7 +39,7 @@ func (o *headOp) chunk() int { return min(max((1<<20)/o.head.Shape[0], 64), 1024
 func (o *headOp) logits(lo, hi int) []float32 {
 	c, s := o.b.dims.Width, &o.run.shared
 	z := take(&s.logits, (hi-lo)*o.head.Shape[0])
-	o.b.dims.linear(z, o.h[lo*c:hi*c], o.head, hi-lo, false)
+	o.b.dims.linear(z, o.h[lo*c:hi*c], o.head, hi-lo)
 	return z
 }
 
@@ -144,7 +144,7 @@ func (o *headBackward) Do(in ...gorgonia.Value) (_ gorgonia.Value, err error) {
 				row[b.Targets[t]] += float32(g[t])
 			}
 		})
-		f.b.dims.linearBackward(drows[lo*c:hi*c], f.head, z, f.h[lo*c:hi*c], hi-lo, false)
+		s.linearBackward(&f.b.dims, drows[lo*c:hi*c], f.head, z, f.h[lo*c:hi*c], hi-lo)
 	}
 	rows := gather(o.run, x, c)
 	kernel.RMSNormBackward(drows, f.norm.dW(), drows, rows, f.norm.Gain(f.b.dims.PlusOne, &s.gain), f.rstd, scored, c, false)

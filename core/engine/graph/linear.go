@@ -7,14 +7,18 @@ import (
 
 // workspace is memory that all Ops of a graph use in turn. It only grows.
 type workspace struct {
-	h, a                []float32     // the norm's and the gated unit's output
-	gain                []float32     // 1 + the weight of the norm at work
-	q, k                []float32     // attention's, where their norms' inputs are kept
-	dh, da, dgate, dup  []float32     // their gradients
-	dout, dq, dk, dv    []float32     // attention's gradients
-	attention           attentionActs // where nothing is kept for a backward pass
-	mlp                 mlpActs
-	rows, drows, logits []float32 // of the head
+	pads     pads
+	factors  [4]factor
+	unpacked []float32 // values of a matrix that is held packed
+	low      []float32 // of an adapter
+
+	h, a                     []float32     // the norm's and the gated unit's output
+	gain, qGain, kGain, post []float32     // 1 + the weight of a norm
+	q, k                     []float32     // attention's, where their norms' inputs are kept
+	dproduct, dh, dgate, dup []float32     // gradients
+	dout, dq, dk, dv         []float32     // attention's gradients
+	attention                attentionActs // where nothing is kept for a backward pass
+	rows, drows, logits      []float32     // of the head
 }
 
 // take returns n values of *x, which becomes a new slice where it is too short. What they hold is
@@ -27,61 +31,64 @@ func take(x *[]float32, n int) []float32 {
 	return *x
 }
 
-// linear is y (=|+=) x·Wᵀ over n rows, W being out×in with its adapter.
-func (d *Dims) linear(y, x []float32, w *Param, n int, acc bool) {
+// linear is y = x·Wᵀ over n rows, W being out×in without an adapter.
+func (d *Dims) linear(y, x []float32, w *Param, n int) {
 	out, in := w.Shape[0], w.Shape[1]
 	if w.Held != nil {
-		kernel.GemmPacked(n, x, in, w.Held, y, out, acc)
+		kernel.GemmPacked(n, x, in, w.Held, y, out, false)
 	} else {
-		d.Precision.Gemm(false, true, n, out, in, x, in, w.W, in, y, out, acc)
-	}
-	if w.Adapter != nil {
-		d.adapt(y, x, w.Adapter, n)
+		d.Precision.Gemm(false, true, n, out, in, x, in, w.W, in, y, out, false)
 	}
 }
 
-// linearBackward is dx (=|+=) dy·W and, unless W is frozen, dW += dyᵀ·x; for an adapter of W likewise.
-func (d *Dims) linearBackward(dx []float32, w *Param, dy, x []float32, n int, acc bool) {
+// linearBackward is dx = dy·W and, unless W is frozen, dW += dyᵀ·x.
+func (s *workspace) linearBackward(d *Dims, dx []float32, w *Param, dy, x []float32, n int) {
 	out, in := w.Shape[0], w.Shape[1]
 	if w.Held != nil {
-		d.heldBackward(dx, w, dy, n, acc)
+		s.heldBackward(d, dx, w, dy, n, false)
 	} else {
-		d.Precision.Gemm(false, false, n, in, out, dy, out, w.W, in, dx, in, acc)
+		d.Precision.Gemm(false, false, n, in, out, dy, out, w.W, in, dx, in, false)
 	}
-	if dw := w.dW(); dw != nil {
-		d.Precision.Gemm(true, false, out, in, n, dy, out, x, in, dw, in, true)
-	}
-	if w.Adapter != nil {
-		d.adaptBackward(dx, w.Adapter, dy, x, n)
-	}
+	s.weightGradient(d, w, dy, x, n)
 }
 
-// residual is y += x·Wᵀ over n rows or, with a norm, y += RMSNorm(x·Wᵀ), where product and rstd are kept for
-// residualBackward. h is overwritten then.
-func (s *workspace) residual(d *Dims, y, x []float32, w, norm *Param, product, rstd []float32, n int) {
-	if norm == nil {
-		d.linear(y, x, w, n, true)
+// residual is the end of a sublayer: y += x·Wᵀ or, with a norm, y += RMSNorm(x·Wᵀ).
+type residual struct {
+	w, norm       *Param
+	product, rstd []float32 // what the norm had, kept for the backward pass
+}
+
+// add adds the sublayer's output to the rows lo to hi of y; x are those rows alone. h is overwritten where there is a norm.
+func (r residual) add(d *Dims, f *factor, gain, y, x []float32, lo, hi int, p *pad) {
+	n, c := hi-lo, d.Width
+	y = y[lo*c : hi*c]
+	if r.norm == nil {
+		f.times(y, x, n, true, p)
 		return
 	}
-	c := d.Width
-	h := take(&s.h, n*c)
-	d.linear(product, x, w, n, false)
-	kernel.RMSNorm(h, rstd, product, norm.Gain(d.PlusOne, &s.gain), n, c, d.Eps)
-	eachRows(n, c, func(i int) {
-		row := y[i*c : (i+1)*c]
-		kernel.Add(row, row, h[i*c:])
-	})
+	h, product := take(&p.h, n*c), r.product[lo*c:hi*c]
+	f.times(product, x, n, false, p)
+	kernel.RMSNorm(h, r.rstd[lo:hi], product, gain, n, c, d.Eps)
+	kernel.Add(y, y, h)
 }
 
-// residualBackward is dx = dy·W and dW += dyᵀ·x with dy taken back through the norm, if there is one. dy itself stays
-// what it is, the gradient of what went around. dh is overwritten.
-func (s *workspace) residualBackward(d *Dims, dx []float32, w, norm *Param, dy, x, product, rstd []float32, n int) {
-	if norm != nil {
-		dproduct := take(&s.dh, n*d.Width)
-		kernel.RMSNormBackward(dproduct, norm.dW(), dy, product, norm.Gain(d.PlusOne, &s.gain), rstd, n, d.Width, false)
-		dy = dproduct
+// back takes dy, the gradient of all rows of y, back through the norm. dy itself stays what it is, the gradient of what went
+// around.
+func (r residual) back(d *Dims, s *workspace, dy []float32, n int) []float32 {
+	if r.norm == nil {
+		return dy
 	}
-	d.linearBackward(dx, w, dy, x, n, false)
+	dproduct := take(&s.dproduct, n*d.Width)
+	kernel.RMSNormBackward(dproduct, r.norm.dW(), dy, r.product, r.norm.Gain(d.PlusOne, &s.post), r.rstd, n, d.Width, false)
+	return dproduct
+}
+
+// normBackward adds the gradient of the rows of x through a sublayer's norm to dx: block by block, since the sum of the
+// weight's gradient is that of the blocks.
+func (o *op) normBackward(d *Dims, dx, dh, x []float32, norm *Param, gain, rstd []float32) {
+	for _, b := range o.run.blocks.list {
+		kernel.RMSNormBackward(b.of(dx, d.Width), norm.dW(), b.of(dh, d.Width), b.of(x, d.Width), gain, b.of(rstd, 1), b.rows(), d.Width, true)
+	}
 }
 
 // copyRows copies x [n, c] to an Op's own output.

@@ -71,33 +71,44 @@ func (d *Dims) gatedBackward(dgate, dup, dy, gate, up []float32) {
 	}
 }
 
+func (o *mlpOp) end() residual {
+	return residual{o.p.Down, o.p.Post, o.kept.product, o.kept.postStd}
+}
+
 func (o *mlpOp) Do(in ...gorgonia.Value) (_ gorgonia.Value, err error) {
 	defer o.guard(&err)
 	if err := o.begin(); err != nil {
 		return nil, err
 	}
-	d, batch, s, p := o.b.dims, o.run.batch, &o.run.shared, o.p
-	x := floats(in[0])
+	d, s, p, n := o.b.dims, &o.run.shared, o.p, o.run.batch.Rows()
+	x, c, ffn, keep := floats(in[0]), d.Width, d.FFN, o.run.train
 	y, t := x, in[0]
-	if o.run.train {
-		y, t = copyRows(&o.out, x, batch.Rows(), d.Width)
-		o.kept.grow(d, p, batch.Rows())
+	if keep {
+		y, t = copyRows(&o.out, x, n, c)
+		o.kept.grow(d, p, n)
+	} else if p.Post != nil { // each strip needs a place of its own for it
+		take(&o.kept.product, n*c)
+		take(&o.kept.postStd, n)
 	}
-	for _, k := range o.run.blocks.list {
-		acts, at := &o.kept, k
-		if !o.run.train {
-			acts, at = &s.mlp, k.alone()
-			acts.grow(d, p, k.rows())
+	gain, post, end := p.Norm.Gain(d.PlusOne, &s.gain), []float32(nil), o.end()
+	if p.Post != nil {
+		post = p.Post.Gain(d.PlusOne, &s.post)
+	}
+	f := s.forward(&d, p.Gate, p.Up, p.Down)
+	s.strips(n, func(lo, hi int, w *pad) {
+		m := hi - lo
+		h, a := take(&w.h, m*c), take(&w.a, m*ffn)
+		var rstd, gate, up []float32
+		if keep {
+			rstd, gate, up = o.kept.rstd[lo:hi], o.kept.gate[lo*ffn:hi*ffn], o.kept.up[lo*ffn:hi*ffn]
+		} else {
+			rstd, gate, up = take(&w.rstd, m), take(&w.gate, m*ffn), take(&w.up, m*ffn)
 		}
-		n := k.rows()
-		rstd, gate, up := at.of(acts.rstd, 1), at.of(acts.gate, d.FFN), at.of(acts.up, d.FFN)
-		h, a := take(&s.h, n*d.Width), take(&s.a, n*d.FFN)
-		kernel.RMSNorm(h, rstd, k.of(x, d.Width), p.Norm.Gain(d.PlusOne, &s.gain), n, d.Width, d.Eps)
-		d.linear(gate, h, p.Gate, n, false)
-		d.linear(up, h, p.Up, n, false)
+		kernel.RMSNorm(h, rstd, x[lo*c:hi*c], gain, m, c, d.Eps)
+		timesAll(f[:2], [][]float32{gate, up}, h, m, w)
 		d.gated(a, gate, up)
-		s.residual(&d, k.of(y, d.Width), a, p.Down, p.Post, at.of(acts.product, d.Width), at.of(acts.postStd, 1), n)
-	}
+		end.add(&d, &f[2], post, y, a, lo, hi, w)
+	})
 	return t, nil
 }
 
@@ -124,20 +135,28 @@ func (o *mlpBackward) Do(in ...gorgonia.Value) (_ gorgonia.Value, err error) {
 		return nil, err
 	}
 	f := o.forward
-	d, s, p := f.b.dims, &o.run.shared, f.p
-	for _, k := range o.run.blocks.list {
-		n, x, dy := k.rows(), k.of(floats(in[0]), d.Width), k.of(floats(in[1]), d.Width)
-		rstd, gate, up := k.of(f.kept.rstd, 1), k.of(f.kept.gate, d.FFN), k.of(f.kept.up, d.FFN)
-		h, dh, a := take(&s.h, n*d.Width), take(&s.dh, n*d.Width), take(&s.a, n*d.FFN)
-		da, dgate, dup := take(&s.da, n*d.FFN), take(&s.dgate, n*d.FFN), take(&s.dup, n*d.FFN)
+	d, s, p, n := f.b.dims, &o.run.shared, f.p, o.run.batch.Rows()
+	x, dy, c, ffn, acts := floats(in[0]), floats(in[1]), d.Width, d.FFN, &f.kept
+	h, dh, a := take(&s.h, n*c), take(&s.dh, n*c), take(&s.a, n*ffn)
+	dgate, dup := take(&s.dgate, n*ffn), take(&s.dup, n*ffn)
+	gain := p.Norm.Gain(d.PlusOne, &s.gain)
+	dproduct := f.end().back(&d, s, dy, n)
 
-		kernel.RMSNorm(h, rstd, x, p.Norm.Gain(d.PlusOne, &s.gain), n, d.Width, d.Eps)
-		d.gated(a, gate, up)
-		s.residualBackward(&d, da, p.Down, p.Post, dy, a, k.of(f.kept.product, d.Width), k.of(f.kept.postStd, 1), n)
-		d.gatedBackward(dgate, dup, da, gate, up)
-		d.linearBackward(dh, p.Gate, dgate, h, n, false)
-		d.linearBackward(dh, p.Up, dup, h, n, true)
-		kernel.RMSNormBackward(dy, p.Norm.dW(), dh, x, p.Norm.Gain(d.PlusOne, &s.gain), rstd, n, d.Width, true)
-	}
+	w := s.backward(&d, p.Down, p.Gate, p.Up)
+	s.strips(n, func(lo, hi int, t *pad) {
+		m := hi - lo
+		gate, up, dg, du := acts.gate[lo*ffn:hi*ffn], acts.up[lo*ffn:hi*ffn], dgate[lo*ffn:hi*ffn], dup[lo*ffn:hi*ffn]
+		kernel.RMSNorm(h[lo*c:hi*c], acts.rstd[lo:hi], x[lo*c:hi*c], gain, m, c, d.Eps)
+		d.gated(a[lo*ffn:hi*ffn], gate, up)
+		da := take(&t.a, m*ffn)
+		w[0].back(da, dproduct[lo*c:hi*c], m, false, t)
+		d.gatedBackward(dg, du, da, gate, up)
+		w[1].back(dh[lo*c:hi*c], dg, m, false, t)
+		w[2].back(dh[lo*c:hi*c], du, m, true, t)
+	})
+	s.weightGradient(&d, p.Down, dproduct, a, n)
+	s.weightGradient(&d, p.Gate, dgate, h, n)
+	s.weightGradient(&d, p.Up, dup, h, n)
+	o.normBackward(&d, dy, dh, x, p.Norm, gain, acts.rstd)
 	return in[1], nil
 }

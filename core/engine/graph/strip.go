@@ -1,0 +1,132 @@
+package graph
+
+import (
+	"runtime"
+	"sync"
+
+	"github.com/dno-project/dno/core/engine/kernel"
+)
+
+// Strips are rows that one task takes through all steps of a sublayer in which rows do not see one another: what lies
+// between the steps stays in a core's cache, and threads meet once a sublayer, not once a step. A row's bytes do not depend
+// on how rows are cut into strips.
+
+// A strip is high enough to make use of packed weights, and low enough for all threads to have several. The height is a
+// multiple of the kernels' highest tile.
+const (
+	tallestStrip, lowestStrip, stripUnit = 112, 28, 14
+	stripsPerThread                      = 12
+)
+
+// pad is the memory of one strip at a time.
+type pad struct{ h, rstd, gate, up, a, low []float32 }
+
+// pads are those that no task has.
+type pads struct {
+	sync.Mutex
+	free []*pad
+}
+
+func (p *pads) borrow() *pad {
+	p.Lock()
+	defer p.Unlock()
+	if n := len(p.free); n > 0 {
+		x := p.free[n-1]
+		p.free = p.free[:n-1]
+		return x
+	}
+	return new(pad)
+}
+
+func (p *pads) giveBack(x *pad) {
+	p.Lock()
+	p.free = append(p.free, x)
+	p.Unlock()
+}
+
+// strips cuts n rows and calls f for each strip, in several threads.
+func (s *workspace) strips(n int, f func(lo, hi int, p *pad)) {
+	each := n / (stripsPerThread * runtime.GOMAXPROCS(0))
+	each = min(max(each+stripUnit-1-(each+stripUnit-1)%stripUnit, lowestStrip), tallestStrip)
+	kernel.Parallel((n+each-1)/each, func(task int) {
+		p := s.pads.borrow()
+		defer s.pads.giveBack(p)
+		f(task*each, min((task+1)*each, n), p)
+	})
+}
+
+// factor is a weight matrix W as the strips of an Op multiply by it, or by its transpose.
+type factor struct {
+	w      *Param
+	packed *kernel.Packed
+	own    kernel.Packed
+}
+
+// forward makes factors for x·Wᵀ. They are good until the next call of forward or backward.
+func (s *workspace) forward(d *Dims, ws ...*Param) []factor {
+	for i, w := range ws {
+		f := &s.factors[i]
+		f.w, f.packed = w, w.Held
+		if w.Held == nil {
+			out, in := w.Shape[0], w.Shape[1]
+			d.Precision.Pack(&f.own, w.W, out, in, in)
+			f.packed = &f.own
+		}
+	}
+	return s.factors[:len(ws)]
+}
+
+// backward makes factors for dy·W. A matrix that is held packed is unpacked, to the very numbers that x·Wᵀ takes.
+func (s *workspace) backward(d *Dims, ws ...*Param) []factor {
+	for i, w := range ws {
+		f, values, out, in := &s.factors[i], w.W, w.Shape[0], w.Shape[1]
+		if w.Held != nil {
+			values = take(&s.unpacked, out*in)
+			w.Held.Rows(0, out, values)
+		}
+		d.Precision.PackTransposed(&f.own, values, in, out, in)
+		f.w, f.packed = w, &f.own
+	}
+	return s.factors[:len(ws)]
+}
+
+// times is y (=|+=) x·Wᵀ over n rows, with W's adapter.
+func (f *factor) times(y, x []float32, n int, acc bool, p *pad) {
+	kernel.GemmPacked(n, x, f.packed.K(), f.packed, y, f.packed.N(), acc)
+	if a := f.w.Adapter; a != nil {
+		a.times(y, x, n, &p.low)
+	}
+}
+
+// timesAll is times for factors of the same x.
+func timesAll(fs []factor, ys [][]float32, x []float32, n int, p *pad) {
+	var products [3]kernel.Product
+	for i := range fs {
+		products[i] = kernel.Product{B: fs[i].packed, C: ys[i]}
+	}
+	kernel.GemmPackedAll(n, x, fs[0].packed.K(), products[:len(fs)]...)
+	for i := range fs {
+		if a := fs[i].w.Adapter; a != nil {
+			a.times(ys[i], x, n, &p.low)
+		}
+	}
+}
+
+// back is dx (=|+=) dy·W over n rows, with W's adapter.
+func (f *factor) back(dx, dy []float32, n int, acc bool, p *pad) {
+	kernel.GemmPacked(n, dy, f.packed.K(), f.packed, dx, f.packed.N(), acc)
+	if a := f.w.Adapter; a != nil {
+		a.back(dx, dy, n, &p.low)
+	}
+}
+
+// weightGradient is dW += dyᵀ·x over all n rows, unless W is frozen; for an adapter of W likewise.
+func (s *workspace) weightGradient(d *Dims, w *Param, dy, x []float32, n int) {
+	out, in := w.Shape[0], w.Shape[1]
+	if dw := w.dW(); dw != nil {
+		d.Precision.Gemm(true, false, out, in, n, dy, out, x, in, dw, in, true)
+	}
+	if w.Adapter != nil {
+		w.Adapter.gradient(dy, x, n, &s.low)
+	}
+}
