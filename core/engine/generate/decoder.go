@@ -1,7 +1,6 @@
 package generate
 
 import (
-	"github.com/dno-project/dno/core/engine/graph"
 	"github.com/dno-project/dno/core/engine/kernel"
 	"github.com/dno-project/dno/core/engine/model"
 )
@@ -26,11 +25,6 @@ func (p *packed) pack(m *model.Model) {
 	c := m.Config
 	width, ffn, qd, kd := c.Width, c.FFN, c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
 	pack := m.Precision().Pack
-	norm := func(to *[]float32, p *graph.Param) {
-		if p != nil {
-			*to = p.Gain(c.Family.PlusOne(), to)
-		}
-	}
 	for i, l := range m.Layers {
 		to := &p.layers[i]
 		pack(&to.q, l.Q.W, qd, width, width)
@@ -40,14 +34,14 @@ func (p *packed) pack(m *model.Model) {
 		pack(&to.gate, l.Gate.W, ffn, width, width)
 		pack(&to.up, l.Up.W, ffn, width, width)
 		pack(&to.down, l.Down.W, width, ffn, ffn)
-		norm(&to.attnNorm, l.AttnNorm)
-		norm(&to.qNorm, l.QNorm)
-		norm(&to.kNorm, l.KNorm)
-		norm(&to.attnPost, l.AttnPost)
-		norm(&to.mlpNorm, l.MLPNorm)
-		norm(&to.mlpPost, l.MLPPost)
+		to.attnNorm = m.Gain(l.AttnNorm, to.attnNorm)
+		to.qNorm = m.Gain(l.QNorm, to.qNorm)
+		to.kNorm = m.Gain(l.KNorm, to.kNorm)
+		to.attnPost = m.Gain(l.AttnPost, to.attnPost)
+		to.mlpNorm = m.Gain(l.MLPNorm, to.mlpNorm)
+		to.mlpPost = m.Gain(l.MLPPost, to.mlpPost)
 	}
-	norm(&p.norm, m.Norm)
+	p.norm = m.Gain(m.Norm, p.norm)
 	pack(&p.head, m.Head.W, c.Vocab, width, width)
 }
 
