@@ -69,14 +69,12 @@ func TestFLOPOfThePlainAlgorithm(t *testing.T) {
 		"tiny":     {6945767424, 11573657600},
 		"small":    {41674604544, 69448826880},
 		"small32k": {66362277888, 110594949120},
+		// lin = 18·(640·(4+2)·256 + 4·256·640 + 3·640·2048), att = 1024
+		"gemma270m": {6*100270080*1024 + 6*640*262144*512 + 3*18*8*2*1024*128*128,
+			40 * (2*100270080*128 + 2*640*262144*64 + 18*4*1024*6112 + 18*2*1024*64*64)},
 	} {
-		e, err := NewModel(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		c := e.Model().Config
-		step := stepFLOP(c, DefaultTrain, 1)
-		sample := sampleFLOP(c, DefaultSample)
+		c := config(t, name)
+		step, sample := stepFLOP(c, DefaultTrain, 1), sampleFLOP(c, DefaultSample)
 		if got := step.Executed + step.Skipped; got != want.step {
 			t.Errorf("%s: a step is %.0f operations, want %.0f", name, got, want.step)
 		}
@@ -101,17 +99,35 @@ func TestAStepHasTheRowsThatAreCounted(t *testing.T) {
 	}
 }
 
+// config is a shape's, without its weights.
+func config(t *testing.T, name string) model.Config {
+	t.Helper()
+	for _, s := range shapes {
+		if s.name == name {
+			return s.config
+		}
+	}
+	t.Fatalf("there is no shape %q", name)
+	return model.Config{}
+}
+
 func TestShapes(t *testing.T) {
 	want := map[string]int64{
 		"tiny": 1048576 + 2*256*128 + 9*128, "small": 5971968 + 4096*288 + 13*288, "small32k": 5971968 + 32000*288 + 13*288,
+		"gemma270m": 268098176, // as transformers counts them
 	}
 	for _, name := range Shapes() {
-		e, err := NewModel(name)
-		if err != nil {
-			t.Fatal(err)
+		c := config(t, name)
+		if err := c.Validate(); err != nil {
+			t.Errorf("%s: %v", name, err)
 		}
-		if n := e.Model().Config.Parameters(); n != want[name] {
+		if n := c.Parameters(); n != want[name] {
 			t.Errorf("%s has %d parameters, want %d", name, n, want[name])
+		}
+		if n := c.Parameters(); n < 1<<25 { // what is larger takes seconds to draw
+			if e, err := NewModel(name); err != nil || e.Model().Config.Parameters() != n {
+				t.Errorf("%s is made with error %v", name, err)
+			}
 		}
 	}
 	if _, err := NewModel("huge"); err == nil {

@@ -10,7 +10,8 @@ type work struct {
 }
 
 // flop is the operations of the products: two for each weight and row, four for each pair and number of a head (q·k and
-// p·v). A causal pass over T tokens has T²/2 pairs. What is not a product counts as nothing, and so does the embedding.
+// p·v). A causal pass over T tokens has T²/2 pairs, in layers that slide too: their windows are taken to be no shorter than
+// what is measured. What is not a product counts as nothing, and so does the embedding.
 func (w work) flop(c model.Config) float64 {
 	q, kv := float64(c.Heads*c.HeadDim), float64(c.KVHeads*c.HeadDim)
 	width, layers := float64(c.Width), float64(c.Layers)

@@ -186,6 +186,12 @@ func elementwise() []kernelCase {
 		each("swiglu backward", 5, 2048, sigmoidFLOP+8, moved(3, 2, 0), func(x [][]float32, _ int) func() {
 			return func() { kernel.SwiGLUBackward(x[0], x[1], x[2], x[3], x[4]) }
 		}),
+		each("geglu", 3, 2048, sigmoidFLOP+6, moved(2, 1, 0), func(x [][]float32, _ int) func() {
+			return func() { kernel.GeGLU(x[0], x[1], x[2]) }
+		}),
+		each("geglu backward", 5, 2048, sigmoidFLOP+15, moved(3, 2, 0), func(x [][]float32, _ int) func() {
+			return func() { kernel.GeGLUBackward(x[0], x[1], x[2], x[3], x[4]) }
+		}),
 		each("rope", 1, 640, 3, moved(0, 0, 1), func(x [][]float32, rows int) func() {
 			const positions, half = 256, 32
 			cos, sin, pos := make([]float32, positions*half), make([]float32, positions*half), make([]int32, rows)

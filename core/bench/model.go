@@ -196,7 +196,7 @@ func draw(vocab, n, length int) [][]int32 {
 	return out
 }
 
-// shapes are models of random weights, small enough to be drawn at once: what is measured does not depend on the values.
+// shapes are models of random weights, which are drawn in seconds: what is measured does not depend on the values.
 var shapes = []struct {
 	name   string
 	config model.Config
@@ -204,6 +204,7 @@ var shapes = []struct {
 	{"tiny", shape(256, 128, 4, 4, 512, false)},
 	{"small", shape(4096, 288, 6, 6, 768, true)},
 	{"small32k", shape(32000, 288, 6, 6, 768, true)},
+	{"gemma270m", gemma270m()},
 }
 
 func shape(vocab, width, layers, heads, ffn int, tied bool) model.Config {
@@ -212,6 +213,19 @@ func shape(vocab, width, layers, heads, ffn int, tied bool) model.Config {
 		MaxPositions: 512, NormEps: 1e-5, Rope: model.Rope{Theta: 10000, Type: "default"}, Tied: tied, InitStd: 0.04,
 		BOS: 1, Pad: 0, EOS: []int32{2},
 	}
+}
+
+// gemma270m is the shape of Gemma 3 270M: 168 of its 268 million parameters are the embedding.
+func gemma270m() model.Config {
+	c := model.Config{
+		Family: model.Gemma3, Vocab: 262144, Width: 640, FFN: 2048, Layers: 18, Heads: 4, KVHeads: 1, HeadDim: 256, QueryScalar: 256,
+		MaxPositions: 32768, NormEps: 1e-6, Rope: model.Rope{Theta: 1e6, Type: "default"},
+		Window: 512, LocalRope: model.Rope{Theta: 10000, Type: "default"}, Tied: true, InitStd: 0.02, BOS: 2, Pad: 0, EOS: []int32{1},
+	}
+	for l := range c.Layers {
+		c.Sliding = append(c.Sliding, (l+1)%6 != 0)
+	}
+	return c
 }
 
 // Shapes names the models that [NewModel] makes.

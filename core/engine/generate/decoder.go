@@ -1,7 +1,6 @@
 package generate
 
 import (
-	"github.com/dno-project/dno/core/engine/graph"
 	"github.com/dno-project/dno/core/engine/kernel"
 	"github.com/dno-project/dno/core/engine/model"
 )
@@ -25,11 +24,6 @@ func (p *packed) pack(m *model.Model) {
 		p.layers = make([]packedLayer, len(m.Layers))
 	}
 	precision := m.Precision()
-	norm := func(to *[]float32, p *graph.Param) {
-		if p != nil {
-			*to = p.Gain(m.Config.Family.PlusOne(), to)
-		}
-	}
 	p.rank = 0
 	for i, l := range m.Layers {
 		to := &p.layers[i]
@@ -43,14 +37,14 @@ func (p *packed) pack(m *model.Model) {
 		for _, w := range []*model.Matrix{&to.q, &to.k, &to.v, &to.o, &to.gate, &to.up, &to.down} {
 			p.rank = max(p.rank, w.Rank())
 		}
-		norm(&to.attnNorm, l.AttnNorm)
-		norm(&to.qNorm, l.QNorm)
-		norm(&to.kNorm, l.KNorm)
-		norm(&to.attnPost, l.AttnPost)
-		norm(&to.mlpNorm, l.MLPNorm)
-		norm(&to.mlpPost, l.MLPPost)
+		to.attnNorm = m.Gain(l.AttnNorm, to.attnNorm)
+		to.qNorm = m.Gain(l.QNorm, to.qNorm)
+		to.kNorm = m.Gain(l.KNorm, to.kNorm)
+		to.attnPost = m.Gain(l.AttnPost, to.attnPost)
+		to.mlpNorm = m.Gain(l.MLPNorm, to.mlpNorm)
+		to.mlpPost = m.Gain(l.MLPPost, to.mlpPost)
 	}
-	norm(&p.norm, m.Norm)
+	p.norm = m.Gain(m.Norm, p.norm)
 	p.head.Pack(m.Head, precision)
 }
 

@@ -200,6 +200,15 @@ func (m *Model) Reach(layer int) graph.Reach {
 	return graph.Reach{Rope: m.rope.upTo}
 }
 
+// Gain returns what a norm of this weight multiplies by, and nil for a weight that the family does not have. It may be the
+// weight itself or be written to the memory of to.
+func (m *Model) Gain(norm *graph.Param, to []float32) []float32 {
+	if norm == nil {
+		return nil
+	}
+	return norm.Gain(m.Config.Family.PlusOne(), &to)
+}
+
 // SetPrecision makes graphs that are built and weights that are packed from now on round factors as p says. A new model's
 // is float32.
 func (m *Model) SetPrecision(p kernel.Precision) {
