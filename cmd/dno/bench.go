@@ -181,7 +181,7 @@ func shapeOrModel(name string) (*engine.Engine, error) {
 	if slices.Contains(bench.Shapes(), name) {
 		return bench.NewModel(name)
 	}
-	e, err := loadModel(name, ".")
+	e, err := loadWhole(name, ".")
 	if errors.Is(err, engine.ErrNoModel) {
 		return nil, sdk.Errorf(sdk.CodeUsage, "%w", err).
 			WithHint("model = a Hugging Face directory, %q, or a shape: %s", embeddedModel, strings.Join(bench.Shapes(), ", "))

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/dno-project/dno/core/engine/generate"
+	"github.com/dno-project/dno/core/engine/graph"
 	"github.com/dno-project/dno/core/engine/kernel"
 	"github.com/dno-project/dno/core/engine/model"
 	"github.com/dno-project/dno/core/engine/weights"
@@ -306,5 +307,33 @@ func TestHoldBaseRefuses(t *testing.T) {
 	e := freshAdapter(t, HeldBFloat16)
 	if e.SetPrecision(kernel.Float32); e.Model().Precision() != kernel.BFloat16 {
 		t.Error("products with weights held in bfloat16 are float32")
+	}
+}
+
+func TestMemoryIsOfWhatIsTrained(t *testing.T) {
+	count := func(ps *graph.Params) (matrices, vectors int) {
+		for _, p := range ps.All {
+			if len(p.Shape) == 2 {
+				matrices += p.Shape[0] * p.Shape[1]
+			} else {
+				vectors += p.Shape[0]
+			}
+		}
+		return matrices, vectors
+	}
+	e := fresh(t, true)
+	m, v := count(e.model.Params())
+	if got := e.Memory(); got != 16*(m+v) {
+		t.Errorf("%d bytes, want 16 for each of %d weights", got, m+v)
+	}
+	must(t, e.AddAdapter(rank4, 1))
+	a, _ := count(e.model.Trainable())
+	if got := e.Memory(); got != 16*a+4*(m+v) {
+		t.Errorf("with an adapter %d bytes, want 16 for each of its %d weights and 4 for each of the model's %d", got, a, m+v)
+	}
+	must(t, e.HoldBase(HeldQ8))
+	// A block of 32 weights has 34 bytes; rows and panels of 32 of them are filled up, here by less than half again.
+	if got := e.Memory() - 16*a - 4*v; got < m*34/32 || got > 2*m {
+		t.Errorf("held in q8_0 %d weights take %d bytes", m, got)
 	}
 }
