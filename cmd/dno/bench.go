@@ -28,6 +28,7 @@ type benchOptions struct {
 	model string
 	// Of the model's products.
 	precision string
+	weights   string
 	script    string
 	seconds   float64
 }
@@ -64,6 +65,7 @@ Let nothing else run meanwhile.`,
 	c.Flags().StringVar(&o.model, "model", embeddedModel, "model to train and to sample")
 	c.Flags().StringVar(&o.script, "script", "dno", "experiment of the iteration: a Lua file or a recipe")
 	precisionFlag(c, &o.precision)
+	weightsFlag(c, &o.weights)
 	c.Flags().Float64Var(&o.seconds, "seconds", 0.5, "how long each case is repeated; it is run once at least")
 	return c
 }
@@ -72,9 +74,12 @@ func (a *app) bench(ctx context.Context, o benchOptions) error {
 	if err := checkKernel(); err != nil {
 		return err
 	}
+	w, err := parseWeights(o.weights)
+	if err != nil {
+		return err
+	}
 	var e *engine.Engine
 	if o.wants("model") {
-		var err error
 		if e, err = benchModel(o.model, o.precision); err != nil {
 			return err
 		}
@@ -101,7 +106,7 @@ func (a *app) bench(ctx context.Context, o benchOptions) error {
 		}
 	}
 	if o.wants("model") {
-		m, err := bench.MeasureModel(ctx, o.model, e, *r.Machine, t)
+		m, err := bench.MeasureModel(ctx, o.model, e, w, *r.Machine, t)
 		if err != nil {
 			return coded(err)
 		}
@@ -133,7 +138,7 @@ func (o benchOptions) check(given func(flag string) bool) error {
 			return err.WithHint("parts are: %s", strings.Join(benchParts, ", "))
 		}
 	}
-	for _, flag := range []struct{ name, part string }{{"model", "model"}, {"precision", "model"}, {"script", "iteration"}} {
+	for _, flag := range []struct{ name, part string }{{"model", "model"}, {"precision", "model"}, {"weights", "model"}, {"script", "iteration"}} {
 		if given(flag.name) && !o.wants(flag.part) {
 			return sdk.Errorf(sdk.CodeUsage, "bench: --%s is of the part %s, which --only leaves out", flag.name, flag.part).
 				WithHint("add it: --only %s,%s", strings.Join(o.only, ","), flag.part)

@@ -37,6 +37,7 @@ var limits = map[string]limit{
 	"iterations":         {min: 1, max: 1000},
 	"checkpoint_every":   {max: math.MaxInt32},
 	"precision":          {oneOf: []string{loop.DefaultPrecision, "float32", "bfloat16"}},
+	"sampling_weights":   {oneOf: []string{loop.DefaultSamplingWeights, "float32", "bfloat16", "q8_0"}},
 	"prompts.train":      {},
 	"prompts.validation": {},
 	"prompts.test":       {},

@@ -15,13 +15,13 @@ type packed struct {
 
 type packedLayer struct{ q, k, v, o, gate, up, down kernel.Packed }
 
-func (p *packed) pack(m *model.Model) {
+func (p *packed) pack(m *model.Model, w Weights) {
 	if p.layers == nil {
 		p.layers = make([]packedLayer, len(m.Layers))
 	}
 	c := m.Config
 	width, ffn, qd, kd := c.Width, c.FFN, c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
-	pack := m.Precision().Pack
+	pack := w.pack(m.Precision())
 	for i, l := range m.Layers {
 		to := &p.layers[i]
 		pack(&to.q, l.Q.W, qd, width, width)
@@ -51,7 +51,7 @@ func (p *packed) size() int {
 // and in slots those of completions, each of which continues a prompt.
 //
 // A row goes through the same operations in the same order as in the graph that trains the model, so
-// its logits are the same bytes.
+// its logits are the same bytes, if the weights are packed as the model's precision says.
 type decoder struct {
 	model    *model.Model
 	packed   *packed

@@ -286,7 +286,7 @@ func TestLargeWeightsAreReadForOneBatch(t *testing.T) {
 					defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(threads))
 					for _, large := range []bool{false, true} {
 						g := New(m, []int32{3}, nil)
-						g.packed.pack(m)
+						g.packed.pack(m, SameWeights)
 						batches, slots := min(threads, 70/minSlots), min(28, (70+threads-1)/threads)
 						if g.maxShared = g.packed.size(); large {
 							g.maxShared--
@@ -440,7 +440,7 @@ func TestPromptsAreSharedAndFreed(t *testing.T) {
 	}
 	o := DefaultOptions(30)
 	g := New(m, []int32{5, 6, 7}, nil)
-	g.packed.pack(m)
+	g.packed.pack(m, SameWeights)
 	q := newQueue(g, reqs, &o, nil)
 	q.room.slots, q.room.prompts = 7, 2 // two prompts' room for completions of up to three: some must wait
 	b := newBatch(q)
@@ -491,7 +491,7 @@ func TestEqualPromptsAreReadOnce(t *testing.T) {
 	o := DefaultOptions(8)
 	g := New(m, []int32{5}, nil)
 	g.maxSlots = 7
-	g.packed.pack(m)
+	g.packed.pack(m, SameWeights)
 	b := newBatch(newQueue(g, reqs, &o, nil))
 	read := 0
 	for done := 0; done < len(reqs); {
@@ -635,7 +635,7 @@ func TestTokensAllocateNothing(t *testing.T) {
 	m := small(t, nil)
 	reqs, o := mixed(28, m.Config.Vocab), DefaultOptions(50)
 	g := New(m, nil, nil)
-	g.packed.pack(m)
+	g.packed.pack(m, SameWeights)
 	b := newBatch(newQueue(g, reqs, &o, nil))
 	step := func() {
 		if err := b.admit(context.Background()); err != nil {
