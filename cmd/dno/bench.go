@@ -28,6 +28,7 @@ type benchOptions struct {
 	model string
 	// Of the model's products.
 	precision string
+	weights   string
 	script    string
 	seconds   float64
 
@@ -69,6 +70,7 @@ Let nothing else run meanwhile.`,
 	precisionFlag(c, &o.precision)
 	c.Flags().StringVar(&o.train, "train", bench.DefaultTrain.String(), "an update's prompts x completions : their tokens; all pairs of a prompt's completions count")
 	c.Flags().StringVar(&o.sample, "sample", bench.DefaultSample.String(), "the same of sampling")
+	weightsFlag(c, &o.weights)
 	c.Flags().Float64Var(&o.seconds, "seconds", 0.5, "how long each case is repeated; it is run once at least")
 	return c
 }
@@ -77,9 +79,12 @@ func (a *app) bench(ctx context.Context, o benchOptions) error {
 	if err := checkKernel(); err != nil {
 		return err
 	}
+	w, err := parseWeights(o.weights)
+	if err != nil {
+		return err
+	}
 	var e *engine.Engine
 	if o.wants("model") {
-		var err error
 		if e, err = benchModel(o); err != nil {
 			return err
 		}
@@ -106,7 +111,7 @@ func (a *app) bench(ctx context.Context, o benchOptions) error {
 		}
 	}
 	if o.wants("model") {
-		m, err := bench.MeasureModel(ctx, o.model, e, *r.Machine, o.trainBatch, o.sampleBatch, t)
+		m, err := bench.MeasureModel(ctx, o.model, e, w, *r.Machine, o.trainBatch, o.sampleBatch, t)
 		if err != nil {
 			return coded(err)
 		}
@@ -138,7 +143,7 @@ func (o *benchOptions) check(given func(flag string) bool) error {
 			return err.WithHint("parts are: %s", strings.Join(benchParts, ", "))
 		}
 	}
-	for _, flag := range []struct{ name, part string }{{"model", "model"}, {"precision", "model"}, {"train", "model"}, {"sample", "model"}, {"script", "iteration"}} {
+	for _, flag := range []struct{ name, part string }{{"model", "model"}, {"precision", "model"}, {"weights", "model"}, {"train", "model"}, {"sample", "model"}, {"script", "iteration"}} {
 		if given(flag.name) && !o.wants(flag.part) {
 			return sdk.Errorf(sdk.CodeUsage, "bench: --%s is of the part %s, which --only leaves out", flag.name, flag.part).
 				WithHint("add it: --only %s,%s", strings.Join(o.only, ","), flag.part)

@@ -226,7 +226,7 @@ func TestF6ARunOfEachFormatIsRead(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := (&policy{e}).Load(t.Context(), it.Checkpoint()); err != nil {
+		if _, err := (&policy{engine: e}).Load(t.Context(), it.Checkpoint()); err != nil {
 			t.Errorf("%s: %v", run, err)
 		}
 		if done, err := r.Iterations(); err != nil || done[1].Fingerprint != e.Fingerprint() {

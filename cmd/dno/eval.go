@@ -14,7 +14,7 @@ import (
 )
 
 func (a *app) evalCommand() *cobra.Command {
-	var prompts, oracle, precision string
+	var prompts, oracle, precision, weights string
 	var temperature float64
 	var tokens int
 	var seed uint64
@@ -31,7 +31,7 @@ says which completions are correct: accuracy at --temperature and at T=1, and le
 				model = args[0]
 			}
 			e := loop.Evaluate{Oracle: loop.Plugin{Name: oracle}, Temperature: temperature, MaxTokens: tokens}
-			return a.eval(c.Context(), model, precision, prompts, seed, e)
+			return a.eval(c.Context(), model, precision, weights, prompts, seed, e)
 		},
 	}
 	c.Flags().StringVar(&prompts, "prompts", embeddedModel+"/test.jsonl", "JSON lines with prompt and answer")
@@ -40,14 +40,19 @@ says which completions are correct: accuracy at --temperature and at T=1, and le
 	c.Flags().IntVar(&tokens, "max-tokens", 128, "longest completion")
 	c.Flags().Uint64Var(&seed, "seed", 0, "of the draws")
 	precisionFlag(c, &precision)
+	weightsFlag(c, &weights)
 	return c
 }
 
-func (a *app) eval(ctx context.Context, model, precision, file string, seed uint64, e loop.Evaluate) error {
+func (a *app) eval(ctx context.Context, model, precision, weights, file string, seed uint64, e loop.Evaluate) error {
 	if err := checkKernel(); err != nil {
 		return err
 	}
 	if err := optionsError(sdk.GenerateOptions{Temperature: e.Temperature, TopP: 1, RepetitionPenalty: 1, MaxTokens: e.MaxTokens}); err != nil {
+		return err
+	}
+	w, err := parseWeights(weights)
+	if err != nil {
 		return err
 	}
 	text, err := readRef(file, ".")
@@ -71,7 +76,7 @@ func (a *app) eval(ctx context.Context, model, precision, file string, seed uint
 	}
 	defer done()
 	l := &loop.Loop{
-		Experiment: loop.Experiment{Seed: seed, Evaluate: e}, Policy: &policy{loaded},
+		Experiment: loop.Experiment{Seed: seed, Evaluate: e}, Policy: &policy{loaded, w},
 		Plugins: opener{host: h, from: "."}, Progress: telemetry.NewProgress(a.log),
 	}
 	f, err := l.Measure(ctx, set.Prompts)

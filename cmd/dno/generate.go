@@ -12,7 +12,7 @@ import (
 )
 
 func (a *app) generateCommand() *cobra.Command {
-	var model, precision string
+	var model, precision, weights string
 	var n int
 	var seed uint64
 	o := sdk.GenerateOptions{}
@@ -23,7 +23,7 @@ func (a *app) generateCommand() *cobra.Command {
   dno generate --model runs/dno-1/iter-004/checkpoint "A box is 12 by 4 by 3 cm. Find its surface." --temperature 0`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			return a.generate(c.Context(), model, precision, args[0], n, seed, o)
+			return a.generate(c.Context(), model, precision, weights, args[0], n, seed, o)
 		},
 	}
 	c.Flags().StringVar(&model, "model", embeddedModel, "model directory or checkpoint")
@@ -36,11 +36,12 @@ func (a *app) generateCommand() *cobra.Command {
 	c.Flags().Float64Var(&o.RepetitionPenalty, "repetition-penalty", 1, "above 1 makes seen tokens less probable")
 	c.Flags().IntVar(&o.MaxTokens, "max-tokens", 128, "longest completion")
 	precisionFlag(c, &precision)
+	weightsFlag(c, &weights)
 	c.Flags().StringArrayVar(&o.Stop, "stop", nil, "text that ends a completion; may be repeated")
 	return c
 }
 
-func (a *app) generate(ctx context.Context, model, precision, prompt string, n int, seed uint64, o sdk.GenerateOptions) error {
+func (a *app) generate(ctx context.Context, model, precision, weights, prompt string, n int, seed uint64, o sdk.GenerateOptions) error {
 	if err := checkKernel(); err != nil {
 		return err
 	}
@@ -48,6 +49,10 @@ func (a *app) generate(ctx context.Context, model, precision, prompt string, n i
 		return sdk.Errorf(sdk.CodeUsage, "generate: want a prompt and at least one completion")
 	}
 	if err := optionsError(o); err != nil {
+		return err
+	}
+	w, err := parseWeights(weights)
+	if err != nil {
 		return err
 	}
 	e, err := loadModel(model, ".")
@@ -61,7 +66,7 @@ func (a *app) generate(ctx context.Context, model, precision, prompt string, n i
 	for i := range seeds {
 		seeds[i] = seed + uint64(i)
 	}
-	res, err := (&policy{e}).Generate(ctx, sdk.GenerateRequest{
+	res, err := (&policy{e, w}).Generate(ctx, sdk.GenerateRequest{
 		Prompts: [][]sdk.Message{{{Role: "user", Content: prompt}}}, Seeds: [][]uint64{seeds}, Options: o,
 	})
 	if err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
@@ -18,8 +19,12 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// policy fits the engine, which knows tokens, to the loop's Policy, which knows texts.
-type policy struct{ engine *engine.Engine }
+// policy fits the engine, which knows tokens, to the loop's Policy, which knows texts. Only Generate uses the weights;
+// none are the engine's own.
+type policy struct {
+	engine  *engine.Engine
+	weights generate.Weights
+}
 
 // loadModel reads a Hugging Face model directory, an adapter's with what it is an adapter of, or an embedded model. The
 // weights below an adapter are held as in its training, so that the model says the same.
@@ -47,6 +52,20 @@ func setPrecision(e *engine.Engine, name string) error {
 // precisionFlag adds --precision to a command.
 func precisionFlag(c *cobra.Command, value *string) {
 	c.Flags().StringVar(value, "precision", loop.DefaultPrecision, "of products: float32, bfloat16, or auto: bfloat16 where the CPU has instructions for it")
+}
+
+// weightsFlag adds --weights to a command.
+func weightsFlag(c *cobra.Command, value *string) {
+	c.Flags().StringVar(value, "weights", loop.DefaultSamplingWeights, "of sampling: same (as --precision says), float32, bfloat16, or q8_0, a quarter of the memory")
+}
+
+// parseWeights reads a setting or a flag.
+func parseWeights(name string) (generate.Weights, error) {
+	w, err := generate.ParseWeights(name)
+	if err != nil {
+		return w, sdk.Errorf(sdk.CodeUsage, "%w", err)
+	}
+	return w, nil
 }
 
 // modelError gives an engine's error on loading its code and its hint.
@@ -80,7 +99,7 @@ func (p *policy) Generate(ctx context.Context, req sdk.GenerateRequest) (sdk.Gen
 			reqs = append(reqs, generate.Request{Prompt: ids, Seed: seed})
 		}
 	}
-	results, err := p.engine.Generate(ctx, reqs, options(req.Options), nil)
+	results, err := p.engine.GenerateWith(ctx, cmp.Or(p.weights, generate.SameWeights), reqs, options(req.Options), nil)
 	if err != nil {
 		return sdk.GenerateResponse{}, coded(err)
 	}
@@ -90,9 +109,9 @@ func (p *policy) Generate(ctx context.Context, req sdk.GenerateRequest) (sdk.Gen
 		for k, seed := range seeds {
 			r := results[0]
 			results = results[1:]
-			row[k] = sdk.Completion{
-				Text: r.Text, Tokens: r.Tokens, LogProb: &r.LogProb, Finish: sdk.Finish(r.Finish),
-				Source: sdk.FromPolicy, Seed: seed,
+			row[k] = sdk.Completion{Text: r.Text, Tokens: r.Tokens, Finish: sdk.Finish(r.Finish), Source: sdk.FromPolicy, Seed: seed}
+			if r.TokenLogProbs != nil { // else the policy's own is unknown, and that of rounded weights is none
+				row[k].LogProb = &r.LogProb
 			}
 		}
 		out.Completions = append(out.Completions, row)

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dno-project/dno/core/engine/generate"
+	"github.com/dno-project/dno/core/engine/kernel"
 	"github.com/dno-project/dno/core/loop"
 	"github.com/dno-project/dno/core/rundir"
 	"github.com/dno-project/dno/core/script"
@@ -209,6 +211,7 @@ func otherKernel(run *rundir.Run, pins map[string]string, err error) error {
 type session struct {
 	script  *script.Script
 	policy  *policy
+	sampler *policy // the same, with the weights of sampling
 	prompts promptSets
 	dir     string // the script's folder
 }
@@ -233,13 +236,17 @@ func (a *app) prepare(s setup) (*session, error) {
 	if err := addAdapter(engine, e, s.src.dir); err != nil {
 		return nil, err
 	}
-	return &session{script: loaded, policy: &policy{engine}, prompts: prompts, dir: s.src.dir}, nil
+	w, err := parseWeights(e.SamplingWeights)
+	if err != nil {
+		return nil, err
+	}
+	return &session{script: loaded, policy: &policy{engine: engine}, sampler: &policy{engine, w}, prompts: prompts, dir: s.src.dir}, nil
 }
 
 // pins are what the run depends on, but for its plugins, which are not open yet.
 func (s *session) pins() (map[string]string, error) {
 	pins := map[string]string{
-		"kernel": s.policy.engine.Level(), "script": s.script.Hash(), "model": s.policy.Fingerprint(),
+		"kernel": s.kernel(), "script": s.script.Hash(), "model": s.policy.Fingerprint(),
 	}
 	if v := versionString(); v != unknownVersion { // which says nothing of the code
 		pins["version"] = v
@@ -262,6 +269,15 @@ func (s *session) pins() (map[string]string, error) {
 	flatten(pins, "settings", plan)
 	flatten(pins, "settings", settings)
 	return pins, nil
+}
+
+// kernel names the first level of the same bytes, of training and of sampling. (Products of int8 are the same at all
+// levels that another precision tells apart.)
+func (s *session) kernel() string {
+	if s.sampler.weights == generate.BFloat16Weights {
+		return kernel.BFloat16.Level()
+	}
+	return s.policy.engine.Level()
 }
 
 // flatten adds a value's leaves, each as JSON, under dotted names.
@@ -293,7 +309,7 @@ func (a *app) execute(ctx context.Context, s *session, run *rundir.Run) error {
 // loop wires a run.
 func (a *app) loop(s *session, run *rundir.Run, plugins loop.Plugins) *loop.Loop {
 	return &loop.Loop{
-		Experiment: s.script.Experiment(), Script: s.script, Policy: s.policy, Run: run,
+		Experiment: s.script.Experiment(), Script: s.script, Policy: s.policy, Draws: s.sampler, Run: run,
 		Reuse: run.Header().Reuse, Plugins: plugins,
 		Train: s.prompts.train, Validation: s.prompts.validation, Test: s.prompts.test,
 		Progress: telemetry.NewProgress(a.log),

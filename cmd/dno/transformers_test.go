@@ -48,7 +48,7 @@ func TestTransformersReadsOurCheckpoints(t *testing.T) {
 	}
 	var lines bytes.Buffer
 	for _, prompt := range []string{"A box is 12 by 7 by 4 cm. Find its surface.", "Rooms measure 19 by 5, 31 by 5 m. Find the total area.", "Grüße, 世界! 12+7"} {
-		res, err := (&policy{e}).Generate(t.Context(), sdk.GenerateRequest{
+		res, err := (&policy{engine: e}).Generate(t.Context(), sdk.GenerateRequest{
 			Prompts: [][]sdk.Message{{{Role: "user", Content: prompt}}}, Seeds: [][]uint64{{1, 2, 3, 4}},
 			Options: sdk.GenerateOptions{Temperature: 1, MaxTokens: 60},
 		})

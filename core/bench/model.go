@@ -17,6 +17,7 @@ import (
 type Model struct {
 	Name       string `json:"name"`
 	Precision  string `json:"precision"` // of its products
+	Weights    string `json:"weights"`   // of sampling; see [generate.Weights]
 	Parameters int64  `json:"parameters"`
 	Train      Speed  `json:"train"`
 	Sample     Speed  `json:"sample"`
@@ -35,7 +36,7 @@ type Speed struct {
 	TokensPerSecondMedian float64 `json:"tokens_per_second_median"`
 	FLOP
 	GFLOPS            float64 `json:"gflops"`      // of what is executed
-	Utilisation       float64 `json:"utilisation"` // gflops over the machine's peak in that precision
+	Utilisation       float64 `json:"utilisation"` // gflops over the machine's peak in the model's precision
 	UtilisationMedian float64 `json:"utilisation_median"`
 }
 
@@ -93,16 +94,17 @@ func (b Batch) speed(tokens int) Speed {
 	return Speed{Sequences: b.Sequences(), Prompts: b.Prompts, PromptTokens: b.PromptTokens, CompletionTokens: b.CompletionTokens, Tokens: tokens}
 }
 
-// MeasureModel times an update and sampling on random tokens, and leaves the weights a little changed.
+// MeasureModel times an update and, with weights held as w says, sampling on random tokens, and leaves the weights a
+// little changed.
 //
 // Errors: those of [engine.Engine.Step] and [generate.Generator.Generate].
-func MeasureModel(ctx context.Context, name string, e *engine.Engine, m Machine, train, sample Batch, t Timer) (Model, error) {
+func MeasureModel(ctx context.Context, name string, e *engine.Engine, w generate.Weights, m Machine, train, sample Batch, t Timer) (Model, error) {
 	t.Progress.Start("bench model", 2)
 	defer t.Progress.Done()
 	p := e.Model().Precision()
-	out := Model{Name: name, Precision: p.String(), Parameters: e.Model().Config.Parameters()}
+	out := Model{Name: name, Precision: p.String(), Weights: string(w), Parameters: e.Model().Config.Parameters()}
 	var err error
-	if out.Sample, err = measureSampling(ctx, e, sample, t); err != nil {
+	if out.Sample, err = measureSampling(ctx, e, w, sample, t); err != nil {
 		return out, err
 	}
 	if out.Train, err = measureTraining(ctx, e, train, t); err != nil {
@@ -115,7 +117,7 @@ func MeasureModel(ctx context.Context, name string, e *engine.Engine, m Machine,
 
 // measureSampling draws from the model's own distribution. No token ends a completion, so that every run does the
 // same work; that alone is why this has a generator of its own and not the engine's.
-func measureSampling(ctx context.Context, e *engine.Engine, b Batch, t Timer) (s Speed, err error) {
+func measureSampling(ctx context.Context, e *engine.Engine, w generate.Weights, b Batch, t Timer) (s Speed, err error) {
 	s = b.speed(b.Sequences() * b.CompletionTokens)
 	c := e.Model().Config
 	prompts := draw(c.Vocab, b.Prompts, b.PromptTokens)
@@ -124,6 +126,7 @@ func measureSampling(ctx context.Context, e *engine.Engine, b Batch, t Timer) (s
 		reqs[i] = generate.Request{Prompt: prompts[i/b.Completions], Seed: uint64(i)}
 	}
 	g := generate.New(e.Model(), nil, e.Decode)
+	g.SetWeights(w)
 	s.Timing, err = t.time(ctx, func() error {
 		_, err := g.Generate(ctx, reqs, generate.DefaultOptions(b.CompletionTokens), nil)
 		return err

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/dno-project/dno/core/engine/generate"
 	"github.com/dno-project/dno/core/telemetry"
 )
 
@@ -31,7 +32,11 @@ func Write(w io.Writer, r Result) error {
 	}
 	if m := r.Model; m != nil {
 		p.Line("")
-		p.Line("%s, %d parameters, products of %s", m.Name, m.Parameters, m.Precision)
+		held := ""
+		if m.Weights != string(generate.SameWeights) {
+			held = ", sampling with weights of " + m.Weights
+		}
+		p.Line("%s, %d parameters, products of %s%s", m.Name, m.Parameters, m.Precision, held)
 		p.Line("%-8s %10s %10s %8s %12s %7s", "", "tokens/s", "median", "GFLOP/s", "utilisation", "median")
 		p.speed("train", m.Train)
 		p.speed("sample", m.Sample)

@@ -45,8 +45,9 @@ type Engine struct {
 	chat      *tokenizer.Chat
 	files     map[string][]byte // of the tokenizer: copied into every checkpoint
 	eos       []int32
-	generator *generate.Generator
 	memo      memo
+
+	generators map[generate.Weights]*generate.Generator // made on first use; each keeps its packed weights
 
 	score *graph.Score // built on first use, as train
 	train *graph.Train
@@ -167,7 +168,7 @@ func (e *Engine) readSideFiles(fsys fs.FS) error {
 	e.eos = append(e.eos, e.chat.EOS())
 	slices.Sort(e.eos)
 	e.eos = slices.Compact(e.eos)
-	e.generator = generate.New(e.model, e.eos, e.Decode)
+	e.generators = map[generate.Weights]*generate.Generator{}
 	return nil
 }
 
@@ -210,9 +211,21 @@ func (e *Engine) Decode(ids []int32) string { return e.tokenizer.Decode(ids, tru
 //
 // Errors: [ErrInput], [ErrNotFinite], ctx's.
 func (e *Engine) Generate(ctx context.Context, reqs []generate.Request, opt generate.Options, progress func(done int)) ([]generate.Result, error) {
+	return e.GenerateWith(ctx, generate.SameWeights, reqs, opt, progress)
+}
+
+// GenerateWith is Generate with weights held in another way, and so from another policy, whose log-probabilities are not
+// the engine's: see [generate.Result].
+func (e *Engine) GenerateWith(ctx context.Context, w generate.Weights, reqs []generate.Request, opt generate.Options, progress func(done int)) ([]generate.Result, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	results, err := e.generator.Generate(ctx, reqs, opt, progress)
+	g := e.generators[w]
+	if g == nil {
+		g = generate.New(e.model, e.eos, e.Decode)
+		g.SetWeights(w)
+		e.generators[w] = g
+	}
+	results, err := g.Generate(ctx, reqs, opt, progress)
 	if errors.Is(err, generate.ErrNotFinite) {
 		err = fmt.Errorf("%w: %w", ErrNotFinite, err)
 	}

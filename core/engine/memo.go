@@ -39,6 +39,9 @@ func (m *memo) at(version uint64) {
 func (m *memo) add(version uint64, reqs []generate.Request, results []generate.Result) {
 	m.at(version)
 	for i, r := range results {
+		if r.TokenLogProbs == nil { // other weights drew it
+			continue
+		}
 		n := len(reqs[i].Prompt) + len(r.Tokens)
 		if m.tokens+n > memoTokens {
 			return

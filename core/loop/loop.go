@@ -101,6 +101,7 @@ type Loop struct {
 	Experiment Experiment
 	Script     Script
 	Policy     Policy
+	Draws      sdk.Generator // what samplers draw from, of which no log-probability is used; nil: the policy
 	Plugins    Plugins
 	Run        *rundir.Run
 	Reuse      []string          // directories of other runs, whose judgments are not paid for again

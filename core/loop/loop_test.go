@@ -590,3 +590,56 @@ func TestBothOrdersAreAskedWhereOrderMatters(t *testing.T) {
 		t.Errorf("asked %d, once %d, flipped %v", its[1].Asked, once[1].Asked, its[1].Flipped)
 	}
 }
+
+// marked is a generator of the table whose completions tell by their end that it drew them.
+type marked struct{ *table }
+
+func (g marked) Generate(ctx context.Context, req sdk.GenerateRequest) (sdk.GenerateResponse, error) {
+	res, err := g.table.Generate(ctx, req)
+	for _, row := range res.Completions {
+		for i := range row {
+			row[i].Finish, row[i].LogProb = sdk.FinishLength, nil
+		}
+	}
+	return res, err
+}
+
+// What samplers draw from is another policy than the one that is trained and measured: a reference's log-probabilities are
+// the policy's, or the first step would fail, and so are an evaluation's completions.
+func TestSamplersDrawFromTheGeneratorForThem(t *testing.T) {
+	plan := testPlan()
+	l, policy, _ := newLoop(t, create(t), plan)
+	l.Draws = marked{policy}
+	l.Experiment.Iterations = 1
+	l.Train = l.Train[:8]
+	if err := l.Execute(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	it, err := l.Run.Iteration(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	groups, err := rundir.ReadLog[rundir.GroupRecord](it.Path(rundir.CompletionsFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	answers, err := rundir.ReadLog[rundir.EvalRecord](it.Path(rundir.TestFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(groups) == 0 || len(answers) == 0 {
+		t.Fatalf("%d groups and %d answers were recorded", len(groups), len(answers))
+	}
+	for _, g := range groups {
+		for _, c := range g.Completions {
+			if c.Finish != sdk.FinishLength || c.LogProb != nil {
+				t.Errorf("a sampler drew %+v", c)
+			}
+		}
+	}
+	for _, r := range answers {
+		if r.Greedy.Finish != sdk.FinishStop || r.Sampled.Finish != sdk.FinishStop {
+			t.Errorf("an evaluation's completions were drawn for samplers: %+v and %+v", r.Greedy, r.Sampled)
+		}
+	}
+}

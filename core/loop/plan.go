@@ -80,8 +80,11 @@ type Experiment struct {
 	Files      Files  `json:"files"`
 	Seed       uint64 `json:"seed"`
 	Iterations int    `json:"iterations"`
-	Precision  string `json:"precision"`      // of the policy's products: "auto", or a name that its engine knows
 	LoRA       *LoRA  `json:"lora,omitempty"` // nil: all weights are trained
+	Precision  string `json:"precision"`      // of the policy's products: "auto", or a name that its engine knows
+	// SamplingWeights are those that samplers draw with: "same" as the policy's, or a name that its engine knows. All
+	// that is trained on and measured is the policy's own: log-probabilities come from it, whatever drew a completion.
+	SamplingWeights string `json:"sampling_weights"`
 	// CheckpointEvery is after how many steps of training a checkpoint is made; 0: at an iteration's end only.
 	CheckpointEvery int      `json:"checkpoint_every"`
 	Evaluate        Evaluate `json:"evaluate"`
@@ -136,6 +139,9 @@ func DefaultPlan() Plan {
 
 // DefaultPrecision is what [Experiment.Precision] is where the script says nothing.
 const DefaultPrecision = "auto"
+
+// DefaultSamplingWeights is what [Experiment.SamplingWeights] is where the script says nothing.
+const DefaultSamplingWeights = "same"
 
 // DefaultCheckpointEvery is what [Experiment.CheckpointEvery] is where the script says nothing.
 const DefaultCheckpointEvery = 20

@@ -174,7 +174,9 @@ func (l *Loop) draw(ctx context.Context, s sdk.Sampler, t int, role sdk.Source, 
 	}
 	var g sdk.Generator
 	if s.Manifest().Sampler.UsesGenerator {
-		g = l.Policy
+		if g = l.Policy; l.Draws != nil {
+			g = l.Draws
+		}
 	}
 	res, err := s.Sample(ctx, req, g)
 	if err != nil {

@@ -42,6 +42,7 @@ var limits = map[string]limit{
 	"lora.targets":       {oneOf: []string{loop.AllLinear, "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}},
 	"lora.rslora":        {},
 	"lora.base":          {oneOf: []string{"float32", "bfloat16", "q8_0"}},
+	"sampling_weights":   {oneOf: []string{loop.DefaultSamplingWeights, "float32", "bfloat16", "q8_0"}},
 	"prompts.train":      {},
 	"prompts.validation": {},
 	"prompts.test":       {},

@@ -132,6 +132,7 @@ func (s *Script) openLists() error {
 func (s *Script) read(table *lua.LTable) error {
 	e := &s.experiment
 	e.Iterations, e.CheckpointEvery, e.Precision = defaultIterations, loop.DefaultCheckpointEvery, loop.DefaultPrecision
+	e.SamplingWeights = loop.DefaultSamplingWeights
 	e.Plan = loop.DefaultPlan()
 	d := decoder{code: sdk.CodeScript, at: s.box.where}
 	if err := d.experiment(table, e); err != nil {

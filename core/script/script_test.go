@@ -49,7 +49,7 @@ func TestDefaults(t *testing.T) {
 	plan := loop.DefaultPlan()
 	plan.Oracle = loop.Plugin{Name: "verifier", Settings: sdk.Settings{"tolerance": 0.5}}
 	want := loop.Experiment{
-		Model: "m", Files: loop.Files{Train: "a", Validation: "b", Test: "c"}, Iterations: 4, CheckpointEvery: 20, Precision: "auto",
+		Model: "m", Files: loop.Files{Train: "a", Validation: "b", Test: "c"}, Iterations: 4, CheckpointEvery: 20, Precision: "auto", SamplingWeights: "same",
 		Evaluate: loop.Evaluate{Oracle: plan.Oracle}, Plan: plan,
 	}
 	if diff := cmp.Diff(want, e); diff != "" {
@@ -65,13 +65,13 @@ func TestEverySettingIsRead(t *testing.T) {
 		oracle = { "command", path = "x.sh" }, opponents = "all", estimator = "leave-self-out",
 		min_margin = 0.1, max_pairs = 3, max_abstain = 0.2,
 		loss = { "dpo", beta = 0.5, c = 2, label = "x" }, reference = "initial",
-		lr = 5e-5, lr_schedule = "cosine", warmup = 10, epochs = 2, batch_size = 64, batch_by = "unit", precision = "bfloat16", clip = 0, weight_decay = 0.01,
+		lr = 5e-5, lr_schedule = "cosine", warmup = 10, epochs = 2, batch_size = 64, batch_by = "unit", precision = "bfloat16", sampling_weights = "q8_0", clip = 0, weight_decay = 0.01,
 		adam_beta1 = 0.8, adam_beta2 = 0.99, adam_epsilon = 1e-6,
 		evaluate = { oracle = { "length" }, temperature = 0.5, max_tokens = 99 },
 		lora = { r = 4, alpha = 3.5, targets = { "q_proj", "v_proj" }, rslora = true, base = "bfloat16" },
 	}`).Experiment()
 	want := loop.Experiment{
-		Model: "dir/model", Seed: 7, Iterations: 6, CheckpointEvery: 20, Precision: "bfloat16",
+		Model: "dir/model", Seed: 7, Iterations: 6, CheckpointEvery: 20, Precision: "bfloat16", SamplingWeights: "q8_0",
 		LoRA: &loop.LoRA{Rank: 4, Alpha: 3.5, Targets: []string{"q_proj", "v_proj"}, RankStabilized: true, Base: "bfloat16"}, Files: loop.Files{Train: "a", Validation: "b", Test: "c"},
 		Evaluate: loop.Evaluate{Oracle: loop.Plugin{Name: "length"}, Temperature: 0.5, MaxTokens: 99},
 		Plan: loop.Plan{

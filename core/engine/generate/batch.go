@@ -3,6 +3,7 @@ package generate
 import (
 	"context"
 	"fmt"
+	"math"
 	"runtime"
 	"slices"
 	"sync"
@@ -366,9 +367,14 @@ func (p *distributions) give(d *distribution) {
 }
 
 func (b *batch) result(s *slot, finish Finish) Result {
-	r := Result{Tokens: slices.Clone(s.tokens), TokenLogProbs: slices.Clone(s.logProbs), Finish: finish}
-	for _, p := range r.TokenLogProbs {
-		r.LogProb += p
+	r := Result{Tokens: slices.Clone(s.tokens), Finish: finish}
+	if b.g.weights.own(b.g.model.Precision()) {
+		r.TokenLogProbs = slices.Clone(s.logProbs)
+		for _, p := range r.TokenLogProbs {
+			r.LogProb += p
+		}
+	} else {
+		r.DrawnLogProbs, r.LogProb = slices.Clone(s.logProbs), math.NaN()
 	}
 	if b.g.decode != nil {
 		r.Text = b.g.decode(r.Tokens)

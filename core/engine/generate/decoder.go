@@ -19,21 +19,21 @@ type packedLayer struct {
 	attnNorm, qNorm, kNorm, attnPost, mlpNorm, mlpPost []float32
 }
 
-func (p *packed) pack(m *model.Model) {
+func (p *packed) pack(m *model.Model, w Weights) {
 	if p.layers == nil {
 		p.layers = make([]packedLayer, len(m.Layers))
 	}
-	precision := m.Precision()
+	pack := w.pack(m.Precision())
 	p.rank = 0
 	for i, l := range m.Layers {
 		to := &p.layers[i]
-		to.q.Pack(l.Q, precision)
-		to.k.Pack(l.K, precision)
-		to.v.Pack(l.V, precision)
-		to.o.Pack(l.O, precision)
-		to.gate.Pack(l.Gate, precision)
-		to.up.Pack(l.Up, precision)
-		to.down.Pack(l.Down, precision)
+		to.q.Pack(l.Q, pack)
+		to.k.Pack(l.K, pack)
+		to.v.Pack(l.V, pack)
+		to.o.Pack(l.O, pack)
+		to.gate.Pack(l.Gate, pack)
+		to.up.Pack(l.Up, pack)
+		to.down.Pack(l.Down, pack)
 		for _, w := range []*model.Matrix{&to.q, &to.k, &to.v, &to.o, &to.gate, &to.up, &to.down} {
 			p.rank = max(p.rank, w.Rank())
 		}
@@ -45,7 +45,7 @@ func (p *packed) pack(m *model.Model) {
 		to.mlpPost = m.Gain(l.MLPPost, to.mlpPost)
 	}
 	p.norm = m.Gain(m.Norm, p.norm)
-	p.head.Pack(m.Head, precision)
+	p.head.Pack(m.Head, pack)
 }
 
 // size is what a step reads of them, in bytes.
@@ -64,7 +64,7 @@ func (p *packed) size() int {
 // and in slots those of completions, each of which continues a prompt.
 //
 // A row goes through the same operations in the same order as in the graph that trains the model, so
-// its logits are the same bytes.
+// its logits are the same bytes, if the weights are packed as the model's precision says.
 type decoder struct {
 	model   *model.Model
 	packed  *packed

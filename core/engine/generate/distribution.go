@@ -50,16 +50,17 @@ func (o *Options) own() bool {
 func at(w []float32, scale float32, u float64) int32 {
 	n := len(w) / 4
 	a, b, c, d := w[:n], w[n:2*n], w[2*n:3*n], w[3*n:]
-	var sums [4]float64
-	for i := range n {
-		sums[0] += float64(float32(a[i] * scale))
-		sums[1] += float64(float32(b[i] * scale))
-		sums[2] += float64(float32(c[i] * scale))
-		sums[3] += float64(float32(d[i] * scale))
+	var s0, s1, s2, s3 float64
+	for i, v := range a {
+		s0 += float64(float32(v * scale))
+		s1 += float64(float32(b[:len(a)][i] * scale))
+		s2 += float64(float32(c[:len(a)][i] * scale))
+		s3 += float64(float32(d[:len(a)][i] * scale))
 	}
 	for _, v := range d[n:] {
-		sums[3] += float64(float32(v * scale))
+		s3 += float64(float32(v * scale))
 	}
+	sums := [4]float64{s0, s1, s2, s3}
 	target := u * (sums[0] + sums[1] + sums[2] + sums[3])
 	for q, x := range [4][]float32{a, b, c, d} {
 		if target >= sums[q] {

@@ -373,3 +373,22 @@ var pinnedDraws = map[uint64][]float64{
 	7:       {0.7548964324873716, 0.5697546171636284, 0.17285217983136503},
 	1 << 63: {0.7163889832598682, 0.936252008429735, 0.38784667538416473},
 }
+
+// BenchmarkDraw draws one token of a large vocabulary.
+func BenchmarkDraw(b *testing.B) {
+	r := rand.New(rand.NewPCG(1, 1))
+	logits := make([]float32, 262144)
+	for i := range logits {
+		logits[i] = float32(3 * r.NormFloat64())
+	}
+	greedy, nucleus := DefaultOptions(1), DefaultOptions(1)
+	greedy.Temperature, nucleus.TopP = 0, 0.95
+	for name, o := range map[string]Options{"the model's distribution": DefaultOptions(1), "greedy": greedy, "nucleus": nucleus} {
+		b.Run(name, func(b *testing.B) {
+			d := new(distribution)
+			for b.Loop() {
+				d.draw(logits, [2][]int32{}, &o, r.Float64())
+			}
+		})
+	}
+}

@@ -45,9 +45,13 @@ type Result struct {
 	// Tokens are not cut: they are what was drawn.
 	Text string
 	// TokenLogProbs has the log-probability of each of Tokens given all before it, in nats: of the model
-	// itself at temperature 1, whatever distribution the token was drawn from.
+	// itself at temperature 1, whatever distribution the token was drawn from. It is nil where the tokens were drawn with
+	// other weights than the model's own ([Weights]): the model must then be asked by itself.
 	TokenLogProbs []float64
-	LogProb       float64 // their sum
+	LogProb       float64 // their sum; NaN without them
+	// DrawnLogProbs are the same of the weights that drew the tokens, where these are not the model's own; else nil. They
+	// are another policy's: no reference, and no part of a ratio with the model's.
+	DrawnLogProbs []float64
 	Finish        Finish
 }
 
@@ -59,6 +63,7 @@ type Generator struct {
 	eos    []int32
 	decode func([]int32) string
 
+	weights Weights
 	packed  packed
 	version uint64 // of the weights that are packed; 0 is none
 
@@ -72,7 +77,7 @@ type Generator struct {
 // from decode, which leaves special tokens out and is called by several goroutines at a time; it may be nil
 // if no stop texts are asked for.
 func New(m *model.Model, eos []int32, decode func([]int32) string) *Generator {
-	return &Generator{model: m, eos: eos, decode: decode,
+	return &Generator{model: m, eos: eos, decode: decode, weights: SameWeights,
 		// Of 28 rows, two tiles of the kernels' are full. The more rows, the more memory their caches take:
 		// with 256 slots, decoding took twice as long.
 		maxSlots: 28, maxCache: 1 << 27, /* 512 MiB */
@@ -81,6 +86,9 @@ func New(m *model.Model, eos []int32, decode func([]int32) string) *Generator {
 		// thread at its own pace; larger ones come from memory, which is as fast for one thread as for all.
 		maxShared: 24 << 20}
 }
+
+// SetWeights makes g draw with weights held as w says, from the next call on; a new generator's are the model's own.
+func (g *Generator) SetWeights(w Weights) { g.weights, g.version = w, 0 }
 
 // Generate draws one completion for each request, in their order.
 //
@@ -96,7 +104,7 @@ func (g *Generator) Generate(ctx context.Context, reqs []Request, opt Options, p
 		return nil, fmt.Errorf("generate: %w: %w", ErrInput, err)
 	}
 	if v := g.model.Version(); v != g.version {
-		g.packed.pack(g.model)
+		g.packed.pack(g.model, g.weights)
 		g.version = v
 	}
 	q := newQueue(g, reqs, &opt, progress)

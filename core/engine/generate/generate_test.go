@@ -353,7 +353,7 @@ func TestLargeWeightsAreReadForOneBatch(t *testing.T) {
 					defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(threads))
 					for _, large := range []bool{false, true} {
 						g := New(m, []int32{3}, nil)
-						g.packed.pack(m)
+						g.packed.pack(m, SameWeights)
 						batches, slots := min(threads, 70/minSlots), min(28, (70+threads-1)/threads)
 						if g.maxShared = g.packed.size(); large {
 							g.maxShared--
@@ -507,7 +507,7 @@ func TestPromptsAreSharedAndFreed(t *testing.T) {
 	}
 	o := DefaultOptions(30)
 	g := New(m, []int32{5, 6, 7}, nil)
-	g.packed.pack(m)
+	g.packed.pack(m, SameWeights)
 	q := newQueue(g, reqs, &o, nil)
 	q.room.slots, q.room.prompts = 7, 2 // two prompts' room for completions of up to three: some must wait
 	b := newBatch(q)
@@ -558,7 +558,7 @@ func TestEqualPromptsAreReadOnce(t *testing.T) {
 	o := DefaultOptions(8)
 	g := New(m, []int32{5}, nil)
 	g.maxSlots = 7
-	g.packed.pack(m)
+	g.packed.pack(m, SameWeights)
 	b := newBatch(newQueue(g, reqs, &o, nil))
 	read := 0
 	for done := 0; done < len(reqs); {
@@ -703,7 +703,7 @@ func TestTokensAllocateNothing(t *testing.T) {
 	adapt(t, m)
 	reqs, o := mixed(28, m.Config.Vocab), DefaultOptions(50)
 	g := New(m, nil, nil)
-	g.packed.pack(m)
+	g.packed.pack(m, SameWeights)
 	b := newBatch(newQueue(g, reqs, &o, nil))
 	step := func() {
 		if err := b.admit(context.Background()); err != nil {
@@ -750,6 +750,35 @@ func BenchmarkDecode(b *testing.B) {
 					draw(b, g, reqs[:rows], o)
 				}
 				b.ReportMetric(float64(rows*40*b.N)/b.Elapsed().Seconds(), "tok/s")
+			})
+		}
+	}
+}
+
+// BenchmarkDecodeLarge draws completions of 16 tokens, four of each prompt of 32, from a model of the shape of Gemma 3
+// 270M, whose weights no cache holds. tok/s counts drawn tokens.
+func BenchmarkDecodeLarge(b *testing.B) {
+	m := small(b, func(c *model.Config) {
+		c.Vocab, c.Width, c.FFN, c.Layers, c.Heads, c.KVHeads, c.HeadDim, c.MaxPositions = 262144, 640, 2048, 18, 4, 1, 256, 256
+		c.InitStd, c.Tied = 0.02, true
+	})
+	reqs := make([]Request, 56)
+	for i := range reqs {
+		reqs[i].Seed = uint64(i)
+		for j := range 32 {
+			reqs[i].Prompt = append(reqs[i].Prompt, int32((i/4*31+j)%392))
+		}
+	}
+	for _, w := range []Weights{Float32Weights, BFloat16Weights, Q8Weights} {
+		g := New(m, nil, nil)
+		g.SetWeights(w)
+		for _, rows := range []int{1, 8, 28, 56} {
+			b.Run(fmt.Sprint(w, "/rows=", rows), func(b *testing.B) {
+				draw(b, g, reqs[:1], DefaultOptions(1)) // packs
+				for b.Loop() {
+					draw(b, g, reqs[:rows], DefaultOptions(16))
+				}
+				b.ReportMetric(float64(rows*16*b.N)/b.Elapsed().Seconds(), "tok/s")
 			})
 		}
 	}

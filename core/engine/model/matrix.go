@@ -15,10 +15,10 @@ type Matrix struct {
 	scale float32
 }
 
-// Pack takes a copy of p, laid out for products in a precision. A matrix that is held packed is not copied.
-func (m *Matrix) Pack(p *graph.Param, precision kernel.Precision) {
+// Pack takes a copy of p, laid out for products by pack. A matrix that is held packed is not copied.
+func (m *Matrix) Pack(p *graph.Param, pack func(to *kernel.Packed, b []float32, N, K, ldb int)) {
 	if m.base = p.Held; m.base == nil {
-		precision.Pack(&m.own, p.W, p.Shape[0], p.Shape[1], p.Shape[1])
+		pack(&m.own, p.W, p.Shape[0], p.Shape[1], p.Shape[1])
 		m.base = &m.own
 	}
 	if m.rank = 0; p.Adapter == nil {
