@@ -168,10 +168,11 @@ func (a *sequence) times(m, K int, x []float32, rs, ks int, b []float32, ldb int
 	}
 }
 
-// rows calls f for the rows r0 … r1−1 in two parts: rows that see all keys up to themselves, n at first and each one
-// more than the row before (step 1); then rows that see W keys each (step 0), where the first key is one further for
-// each row. Scores of row r0 stand at p, column 0 of which is key zero, and f's part begins at at, a row being ld longer
-// than the one before.
+// rows calls f for the rows r0 … r1−1 in two parts. The first rows see all keys up to themselves: row r0 sees n, and each
+// one more than the row before (step 1). The others see W keys each (step 0), from one key further on in each row.
+//
+// at is where the scores begin that the part's first row sees, if those of row r0 stand at 0 and column 0 is key zero;
+// those of the next row begin ld later.
 //
 // Which keys a row sees depends on nothing but its number, and so does where its sums begin: its bytes are the same in
 // any block of rows.
