@@ -146,9 +146,10 @@ func TestLogProbsAreTheGraphs(t *testing.T) {
 		"large": func(c *model.Config) {
 			c.Heads, c.KVHeads, c.HeadDim, c.FFN, c.Width, c.Vocab = 8, 4, 40, 700, 300, 1500
 		},
-		"mistral": func(c *model.Config) { *c = family(*c, model.Mistral, true, true) },
-		"qwen3":   func(c *model.Config) { *c = family(*c, model.Qwen3, false, true) },
-		"gemma3":  func(c *model.Config) { *c = family(*c, model.Gemma3, true, false) },
+		"a vocabulary in slices": func(c *model.Config) { c.Vocab = 2*kernel.SumBlock + 29 },
+		"mistral":                func(c *model.Config) { *c = family(*c, model.Mistral, true, true) },
+		"qwen3":                  func(c *model.Config) { *c = family(*c, model.Qwen3, false, true) },
+		"gemma3":                 func(c *model.Config) { *c = family(*c, model.Gemma3, true, false) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, precision := range []kernel.Precision{kernel.Float32, kernel.BFloat16} {

@@ -62,19 +62,3 @@ func (a *Adapter) gradient(dy, x []float32, n int, low *[]float32) {
 		kernel.Gemm(true, false, r, in, n, dt, r, x, in, da, in, true)
 	}
 }
-
-// heldRows is how many rows of a held matrix are unpacked at a time. It is even, so that products in bfloat16, which
-// add in pairs, are the same bytes as those of the whole matrix.
-const heldRows = 256
-
-// heldBackward is dx (=|+=) dy·W for a matrix that is held packed. The layout serves x·Wᵀ; for the other orientation
-// some rows at a time are unpacked, to the very numbers that x·Wᵀ takes.
-func (s *workspace) heldBackward(d *Dims, dx []float32, w *Param, dy []float32, n int, acc bool) {
-	out, in := w.Shape[0], w.Shape[1]
-	for lo := 0; lo < out; lo += heldRows {
-		hi := min(lo+heldRows, out)
-		rows := take(&s.unpacked, (hi-lo)*in)
-		w.Held.Rows(lo, hi, rows)
-		d.Precision.Gemm(false, false, n, in, hi-lo, dy[lo:], out, rows, in, dx, in, acc || lo > 0)
-	}
-}

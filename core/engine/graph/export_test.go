@@ -15,7 +15,19 @@ func (b *Builder) Hidden() (layers [][]float32, final []float32) {
 }
 
 // Logits returns those of the scored rows lo to hi of the last run.
-func (b *Builder) Logits(lo, hi int) []float32 { return b.head.logits(lo, hi) }
+func (b *Builder) Logits(lo, hi int) []float32 {
+	o, v := b.head, b.head.head.Shape[0]
+	out := make([]float32, (hi-lo)*v)
+	for i := range o.slices() {
+		first, last := o.slice(i)
+		z := make([]float32, (hi-lo)*(last-first))
+		o.logits(z, o.forward(i), lo, hi)
+		for r := range hi - lo {
+			copy(out[r*v+first:r*v+last], z[r*(last-first):])
+		}
+	}
+	return out
+}
 
 // BuilderOf returns what a graph was built with.
 func BuilderOf(t *Train) *Builder { return t.head.b }

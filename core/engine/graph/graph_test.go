@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/dno-project/dno/core/engine/graph"
+	"github.com/dno-project/dno/core/engine/kernel"
 	"github.com/dno-project/dno/core/engine/model"
 )
 
@@ -26,6 +27,9 @@ func tiny(tied bool) model.Config {
 // configs are tiny ones of each family. A window of five is shorter than prompts, and than what follows them.
 func configs() map[string]model.Config {
 	all := map[string]model.Config{"tied": tiny(true), "untied": tiny(false)}
+	sliced := tiny(true) // its vocabulary has three slices
+	sliced.Vocab = 2*kernel.SumBlock + 29
+	all["a large vocabulary"] = sliced
 	local := model.Rope{Theta: 100, Type: "default"}
 	for f, sliding := range map[model.Family][]bool{model.Mistral: {true, true}, model.Qwen3: nil, model.Gemma3: {true, false}} {
 		c := tiny(f == model.Gemma3)

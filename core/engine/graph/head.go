@@ -1,6 +1,8 @@
 package graph
 
 import (
+	"fmt"
+
 	"github.com/dno-project/dno/core/engine/kernel"
 	"gorgonia.org/gorgonia"
 	"gorgonia.org/tensor"
@@ -12,8 +14,8 @@ import (
 //	token[i] = z[r][target[i]] − log Σ_v exp(z[r][v]),  z = RMSNorm(x)·headᵀ, r the row before token i
 //	logp[s]  = Σ token[i] over the scored tokens i of sequence s, in float64
 //
-// Rows that are not scored cost nothing, and logits live for a chunk of rows only: the backward
-// pass computes them again.
+// Rows that are not scored cost nothing, and logits live for a slice of the vocabulary only: the backward pass computes
+// them again. Of a slice, all rows are done before the next one, so that the head's weights are read once a pass.
 func (b *Builder) HeadLogProbs(x Hidden, norm, head *Param) {
 	b.need(norm, b.dims.Width)
 	b.need(head, head.Shape[0], b.dims.Width)
@@ -25,22 +27,55 @@ type headOp struct {
 	op
 	b          *Builder
 	norm, head *Param
+	held       kernel.Packed // the slice at work of a head that is held packed
 	rstd       []float32
-	h          []float32 // [R, C] the scored rows after the norm
-	tokens     []float64 // [S]
-	sums       []float64 // [B]
+	h          []float32       // [R, C] the scored rows after the norm
+	parts      []kernel.LogSum // [R, slices] of the logits
+	rows       []kernel.LogSum // [R] of all logits
+	tokens     []float64       // [S]
+	sums       []float64       // [B]
 }
 
-// chunk is how many rows of logits are held at a time: about 4 MB of them, 64 rows at least to
-// keep the matrix products efficient.
-func (o *headOp) chunk() int { return min(max((1<<20)/o.head.Shape[0], 64), 1024) }
+// slices is how many slices the vocabulary has: the blocks of a sum of exponentials.
+func (o *headOp) slices() int { return (o.head.Shape[0] + kernel.SumBlock - 1) / kernel.SumBlock }
 
-// logits computes z of the scored rows lo to hi.
-func (o *headOp) logits(lo, hi int) []float32 {
-	c, s := o.b.dims.Width, &o.run.shared
-	z := take(&s.logits, (hi-lo)*o.head.Shape[0])
-	o.b.dims.linear(z, o.h[lo*c:hi*c], o.head, hi-lo)
-	return z
+// slice returns the ids from and to of slice i.
+func (o *headOp) slice(i int) (lo, hi int) {
+	return i * kernel.SumBlock, min((i+1)*kernel.SumBlock, o.head.Shape[0])
+}
+
+// forward packs a slice of the head for h·Wᵀ.
+func (o *headOp) forward(i int) *kernel.Packed {
+	lo, hi := o.slice(i)
+	f, c := &o.run.shared.factors[0], o.b.dims.Width
+	if o.head.Held != nil {
+		o.held = o.head.Held.Part(lo, hi)
+		return &o.held
+	}
+	o.b.dims.Precision.Pack(&f.own, o.head.W[lo*c:hi*c], hi-lo, c, c)
+	return &f.own
+}
+
+// backward packs a slice of the head for dz·W.
+func (o *headOp) backward(i int) *kernel.Packed {
+	lo, hi := o.slice(i)
+	s, c := &o.run.shared, o.b.dims.Width
+	var values []float32
+	if o.head.Held != nil {
+		values = take(&s.unpacked, (hi-lo)*c)
+		o.head.Held.Rows(lo, hi, values)
+	} else {
+		values = o.head.W[lo*c : hi*c]
+	}
+	f := &s.factors[1]
+	o.b.dims.Precision.PackTransposed(&f.own, values, c, hi-lo, c)
+	return &f.own
+}
+
+// logits computes z of the scored rows lo to hi for a packed slice.
+func (o *headOp) logits(z []float32, w *kernel.Packed, lo, hi int) {
+	c := o.b.dims.Width
+	kernel.GemmPacked(hi-lo, o.h[lo*c:hi*c], c, w, z, w.N(), false)
 }
 
 func (o *headOp) Do(in ...gorgonia.Value) (_ gorgonia.Value, err error) {
@@ -48,32 +83,57 @@ func (o *headOp) Do(in ...gorgonia.Value) (_ gorgonia.Value, err error) {
 	if err := o.begin(); err != nil {
 		return nil, err
 	}
-	b, c, v := o.run.batch, o.b.dims.Width, o.head.Shape[0]
+	b, s, c, slices := o.run.batch, &o.run.shared, o.b.dims.Width, o.slices()
 	scored, targets := len(b.Scored), len(b.Targets)
+	for _, id := range b.Targets {
+		if vocab := o.head.Shape[0]; id < 0 || int(id) >= vocab {
+			return nil, fmt.Errorf("head log-probs: token id %d is not below the vocabulary's %d", id, vocab)
+		}
+	}
 	rows := gather(o.run, floats(in[0]), c)
 	if cap(o.tokens) < targets {
 		o.tokens = make([]float64, targets)
 	}
 	o.tokens = o.tokens[:targets]
-	kernel.RMSNorm(take(&o.h, scored*c), take(&o.rstd, scored), rows, o.norm.Gain(o.b.dims.PlusOne, &o.run.shared.gain), scored, c, o.b.dims.Eps)
-	for lo := 0; lo < scored; lo += o.chunk() {
+	if cap(o.rows) < scored {
+		o.rows, o.parts = make([]kernel.LogSum, scored), make([]kernel.LogSum, scored*slices)
+	}
+	o.rows, o.parts = o.rows[:scored], o.parts[:scored*slices]
+	kernel.RMSNorm(take(&o.h, scored*c), take(&o.rstd, scored), rows, o.norm.Gain(o.b.dims.PlusOne, &s.gain), scored, c, o.b.dims.Eps)
+	for i := range slices {
 		if err := o.begin(); err != nil {
 			return nil, err
 		}
-		hi := min(lo+o.chunk(), scored)
-		z := o.logits(lo, hi)
-		eachRows(hi-lo, v, func(i int) {
-			row := z[i*v : (i+1)*v]
-			sum := float64(kernel.LogSumExp(row))
-			for _, t := range b.predicts(lo + i) {
-				o.tokens[t] = float64(row[b.Targets[t]]) - sum
+		first, last := o.slice(i)
+		w := o.forward(i)
+		s.strips(scored, func(lo, hi int, p *pad) {
+			z := take(&p.gate, (hi-lo)*w.N())
+			o.logits(z, w, lo, hi)
+			for r := lo; r < hi; r++ {
+				row := z[(r-lo)*w.N() : (r-lo+1)*w.N()]
+				o.parts[r*slices+i] = kernel.LogSumOf(row)
+				for _, t := range b.predicts(r) {
+					if id := int(b.Targets[t]); first <= id && id < last {
+						o.tokens[t] = float64(row[id-first])
+					}
+				}
 			}
 		})
 	}
+	for r := range o.rows {
+		sum := o.parts[r*slices]
+		for _, next := range o.parts[r*slices+1 : (r+1)*slices] {
+			sum = sum.Plus(next)
+		}
+		o.rows[r] = sum
+		for _, t := range b.predicts(r) {
+			o.tokens[t] -= float64(sum.Log())
+		}
+	}
 	o.sums = o.sums[:0]
-	for s := range b.Sequences() {
+	for q := range b.Sequences() {
 		sum := 0.0
-		for _, t := range o.tokens[b.ScoredCu[s]:b.ScoredCu[s+1]] {
+		for _, t := range o.tokens[b.ScoredCu[q]:b.ScoredCu[q+1]] {
 			sum += t
 		}
 		o.sums = append(o.sums, sum)
@@ -89,16 +149,6 @@ func gather(r *run, x []float32, c int) []float32 {
 		copy(rows[i*c:(i+1)*c], x[int(row)*c:])
 	}
 	return rows
-}
-
-// eachRows calls f for each of n rows of the given width, a few thousand values a task.
-func eachRows(n, width int, f func(i int)) {
-	per := max(1, (1<<13)/width)
-	kernel.Parallel((n+per-1)/per, func(task int) {
-		for i := task * per; i < min((task+1)*per, n); i++ {
-			f(i)
-		}
-	})
 }
 
 func (o *headOp) DiffWRT(int) []bool { return []bool{true, true, true, false} }
@@ -124,27 +174,36 @@ type headBackward struct {
 func (o *headBackward) Do(in ...gorgonia.Value) (_ gorgonia.Value, err error) {
 	defer o.guard(&err)
 	f, b, s := o.forward, o.run.batch, &o.run.shared
-	c, v, scored := f.b.dims.Width, f.head.Shape[0], len(b.Scored)
-	x, g := floats(in[0]), in[1].Data().([]float64)
+	d, c, scored := &f.b.dims, f.b.dims.Width, len(b.Scored)
+	x, g, dw := floats(in[0]), in[1].Data().([]float64), f.head.dW()
 	drows := take(&s.drows, scored*c)
-	for lo := 0; lo < scored; lo += f.chunk() {
+	for i := range f.slices() {
 		if err := o.begin(); err != nil {
 			return nil, err
 		}
-		hi := min(lo+f.chunk(), scored)
-		z := f.logits(lo, hi)
-		eachRows(hi-lo, v, func(i int) {
-			row, sum := z[i*v:(i+1)*v], 0.0
-			for _, t := range b.predicts(lo + i) {
-				sum += g[t]
+		first, last := f.slice(i)
+		n := last - first
+		w, back, dz := f.forward(i), f.backward(i), take(&s.logits, scored*n)
+		s.strips(scored, func(lo, hi int, _ *pad) {
+			f.logits(dz[lo*n:hi*n], w, lo, hi)
+			for r := lo; r < hi; r++ {
+				row, sum := dz[r*n:(r+1)*n], 0.0
+				for _, t := range b.predicts(r) {
+					sum += g[t]
+				}
+				kernel.SoftmaxOf(row, f.rows[r])
+				kernel.Scale(float32(-sum), row)
+				for _, t := range b.predicts(r) {
+					if id := int(b.Targets[t]); first <= id && id < last {
+						row[id-first] += float32(g[t])
+					}
+				}
 			}
-			kernel.Softmax(row)
-			kernel.Scale(float32(-sum), row)
-			for _, t := range b.predicts(lo + i) {
-				row[b.Targets[t]] += float32(g[t])
-			}
+			kernel.GemmPacked(hi-lo, dz[lo*n:hi*n], n, back, drows[lo*c:hi*c], c, i > 0)
 		})
-		s.linearBackward(&f.b.dims, drows[lo*c:hi*c], f.head, z, f.h[lo*c:hi*c], hi-lo)
+		if dw != nil {
+			d.Precision.Gemm(true, false, n, c, scored, dz, n, f.h, c, dw[first*c:last*c], c, true)
+		}
 	}
 	rows := gather(o.run, x, c)
 	kernel.RMSNormBackward(drows, f.norm.dW(), drows, rows, f.norm.Gain(f.b.dims.PlusOne, &s.gain), f.rstd, scored, c, false)

@@ -31,27 +31,6 @@ func take(x *[]float32, n int) []float32 {
 	return *x
 }
 
-// linear is y = x·Wᵀ over n rows, W being out×in without an adapter.
-func (d *Dims) linear(y, x []float32, w *Param, n int) {
-	out, in := w.Shape[0], w.Shape[1]
-	if w.Held != nil {
-		kernel.GemmPacked(n, x, in, w.Held, y, out, false)
-	} else {
-		d.Precision.Gemm(false, true, n, out, in, x, in, w.W, in, y, out, false)
-	}
-}
-
-// linearBackward is dx = dy·W and, unless W is frozen, dW += dyᵀ·x.
-func (s *workspace) linearBackward(d *Dims, dx []float32, w *Param, dy, x []float32, n int) {
-	out, in := w.Shape[0], w.Shape[1]
-	if w.Held != nil {
-		s.heldBackward(d, dx, w, dy, n, false)
-	} else {
-		d.Precision.Gemm(false, false, n, in, out, dy, out, w.W, in, dx, in, false)
-	}
-	s.weightGradient(d, w, dy, x, n)
-}
-
 // residual is the end of a sublayer: y += x·Wᵀ or, with a norm, y += RMSNorm(x·Wᵀ).
 type residual struct {
 	w, norm       *Param

@@ -49,6 +49,12 @@ func (p *Packed) Rows(lo, hi int, dst []float32) {
 	inParallel(hi-lo, len(dst), func(i int) { p.Row(lo+i, dst[i*p.k:(i+1)*p.k]) })
 }
 
+// Part is the rows lo to hi of the matrix, which stay where they are. lo is a multiple of 32.
+func (p *Packed) Part(lo, hi int) Packed {
+	size := p.steps(p.k) * p.stepB
+	return Packed{p.format, hi - lo, p.k, p.data[lo/panel*size : (hi+panel-1)/panel*size]}
+}
+
 // Pack fills p with b, stored N×K in rows of ldb (a weight matrix in y = x·Wᵀ). It reuses p's memory if that suffices.
 func Pack(p *Packed, b []float32, N, K, ldb int) { p.pack(&float32s, b, N, K, ldb, true) }
 

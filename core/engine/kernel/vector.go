@@ -13,33 +13,83 @@ func Exp(dst, x []float32) {
 
 // Softmax is x[i] = exp(x[i]-max) / Σ exp(x[j]-max), in place, for one row. An entry of -Inf becomes 0; if all are,
 // or if one is NaN or +Inf, the row becomes NaN.
-func Softmax(x []float32) {
+func Softmax(x []float32) { SoftmaxOf(x, logSum(x)) }
+
+// SoftmaxOf is Softmax of a row, or of a part of it, with the sum of the whole row.
+func SoftmaxOf(x []float32, row LogSum) {
 	if len(x) == 0 {
 		return
 	}
-	sum := expShift(x, x, maximum(x), 1)
-	scale(x, 1/sum)
+	expShift(x, x, row.Max, 1)
+	scale(x, 1/row.Sum)
 }
 
-// LogSumExp is log Σ exp(x[i]) for one row, computed as max + log Σ exp(x[i]-max). It is -Inf for an empty row and
-// for a row of -Inf, +Inf if an entry is, NaN if one is.
-func LogSumExp(x []float32) float32 {
+// SumBlock is how many numbers [LogSumExp] adds up at a time.
+const SumBlock = 2048
+
+// LogSum is the largest of some numbers and Σ exp(x-Max); Sum is 0 where Max is infinite.
+type LogSum struct{ Max, Sum float32 }
+
+// LogSumOf is of up to [SumBlock] numbers.
+func LogSumOf(x []float32) LogSum {
 	m, finite := finiteMax(x)
 	if !finite {
-		return m
+		return LogSum{m, 0}
 	}
-	return m + float32(math.Log(float64(sumExp(x, m))))
+	return LogSum{m, sumExp(x, m)}
 }
+
+// Plus is the sum of s and of the block of numbers that follow.
+func (s LogSum) Plus(next LogSum) LogSum {
+	low, high := s, next
+	if !(next.Max > s.Max) {
+		low, high = next, s
+	}
+	switch {
+	case s.Max != s.Max || next.Max != next.Max:
+		nan := float32(math.NaN())
+		return LogSum{nan, nan}
+	case low.Sum == 0 || high.Sum == 0: // nothing but -Inf in low, or +Inf in high
+		return high
+	}
+	return LogSum{high.Max, high.Sum + float32(low.Sum*float32(math.Exp(float64(low.Max-high.Max))))}
+}
+
+// Log is the logarithm of the sum of exponentials.
+func (s LogSum) Log() float32 {
+	if s.Sum == 0 {
+		return s.Max
+	}
+	return s.Max + float32(math.Log(float64(s.Sum)))
+}
+
+func logSum(x []float32) LogSum {
+	s := LogSumOf(x[:min(SumBlock, len(x))])
+	for at := SumBlock; at < len(x); at += SumBlock {
+		s = s.Plus(LogSumOf(x[at:min(at+SumBlock, len(x))]))
+	}
+	return s
+}
+
+// LogSumExp is log Σ exp(x[i]) for one row, computed as max + log Σ exp(x[i]-max), block by block: it is the [LogSum] of
+// the first [SumBlock] numbers, plus that of the next ones, and so on. It is -Inf for an empty row and for a row of -Inf,
+// +Inf if an entry is, NaN if one is.
+func LogSumExp(x []float32) float32 { return logSum(x).Log() }
 
 // LogSumExpTo is [LogSumExp], to the bit, that keeps what it adds up: dst[i] = exp(x[i]-max), and their sum. Where the
 // result is not finite, neither means anything. dst may be x.
 func LogSumExpTo(dst, x []float32) (log, sum float32) {
+	if len(x) > SumBlock {
+		s := logSum(x)
+		expShift(dst[:len(x)], x, s.Max, 1)
+		return s.Log(), s.Sum
+	}
 	m, finite := finiteMax(x)
 	if !finite {
 		return m, 0
 	}
-	sum = expShift(dst[:len(x)], x, m, 1)
-	return m + float32(math.Log(float64(sum))), sum
+	s := LogSum{m, expShift(dst[:len(x)], x, m, 1)}
+	return s.Log(), s.Sum
 }
 
 // finiteMax returns the largest of x, or what LogSumExp is without a sum.
