@@ -262,7 +262,7 @@ func widest() Result {
 	r := Result{
 		Kernel: "avx512", Threads: 1024,
 		Machine: &Machine{99999.94, 9999.94, 99999.94, 9999.94, 999.94, 9999.94, 999.94},
-		Model:   &Model{Name: "embedded:geometry", Precision: "bfloat16", Parameters: 1 << 34, Train: speed, Sample: speed},
+		Model:   &Model{Name: "embedded:geometry", Precision: "bfloat16", Weights: "bfloat16", Parameters: 1 << 34, Train: speed, Sample: speed},
 		Iteration: &Iteration{Script: "my-experiment.lua", Model: "embedded:geometry", Prompts: 999999, Completions: 9999999, Steps: 99999,
 			Seconds: map[string]float64{"sample": 99999.94}, TotalSeconds: 99999.94},
 	}

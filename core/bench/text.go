@@ -32,11 +32,10 @@ func Write(w io.Writer, r Result) error {
 	}
 	if m := r.Model; m != nil {
 		p.Line("")
-		held := ""
+		p.Line("%s, %d parameters, products of %s", m.Name, m.Parameters, m.Precision)
 		if m.Weights != string(generate.SameWeights) {
-			held = ", sampling with weights of " + m.Weights
+			p.Line("sampling with weights of %s", m.Weights)
 		}
-		p.Line("%s, %d parameters, products of %s%s", m.Name, m.Parameters, m.Precision, held)
 		p.Line("%-8s %10s %10s %8s %12s %7s", "", "tokens/s", "median", "GFLOP/s", "utilisation", "median")
 		p.speed("train", m.Train)
 		p.speed("sample", m.Sample)
