@@ -337,3 +337,41 @@ func TestMemoryIsOfWhatIsTrained(t *testing.T) {
 		t.Errorf("held in q8_0 %d weights take %d bytes", m, got)
 	}
 }
+
+// An engine that has trained all its weights gets an adapter: what was built for those is given up.
+func TestAnAdapterOnWeightsThatWereTrained(t *testing.T) {
+	e := fresh(t, true)
+	must(t, e.StartOptimizer(adam))
+	adapterStep(t, e)
+	if e.model.Embed.Grad == nil {
+		t.Fatal("training has no gradients")
+	}
+	must(t, e.AddAdapter(rank4, 3))
+	if e.model.Params().Grad != nil || e.model.Embed.Grad != nil || !e.model.Embed.Frozen {
+		t.Error("the frozen weights have memory for gradients, or are not frozen")
+	}
+	if _, err := e.Step(ctx, draw(3), 1e-2, coupled); err == nil || !strings.Contains(err.Error(), "not been started") {
+		t.Errorf("the optimizer of all weights goes on: error %v", err)
+	}
+	base, before := slices.Clone(e.model.Params().W), e.Fingerprint()
+	must(t, e.StartOptimizer(adam))
+	adapterStep(t, e)
+	if !slices.Equal(e.model.Params().W, base) || e.Fingerprint() == before {
+		t.Error("a step moves the frozen weights, or does not move the adapter")
+	}
+}
+
+func TestFingerprintIsOfTheBaseToo(t *testing.T) {
+	a, b := fresh(t, true), fresh(t, true)
+	b.model.Norm.W[0]++
+	must(t, a.AddAdapter(rank4, 3))
+	must(t, b.AddAdapter(rank4, 3))
+	if a.Fingerprint() == b.Fingerprint() {
+		t.Error("one adapter on two models has one fingerprint")
+	}
+	before := a.Fingerprint()
+	must(t, a.HoldBase(HeldQ8))
+	if a.Fingerprint() != before {
+		t.Error("how the weights are held changes the fingerprint")
+	}
+}
