@@ -64,7 +64,7 @@ type Engine struct {
 
 // activationBytes is the memory that a training batch may take; it decides whether a step is one
 // pass or two phases. It is fixed, since the two differ in the last bits.
-const activationBytes = 1 << 30
+const activationBytes = 1 << 31
 
 // The files beside the weights. The first two are required.
 var sideFiles = []string{"tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json", "generation_config.json"}
