@@ -53,6 +53,8 @@ type Engine struct {
 	train *graph.Train
 	batch graph.Batch
 
+	derivatives []float64 // of the loss, by each token of the step at work
+
 	solver    *graph.Solver // nil until the optimizer is started
 	optimizer OptimizerConfig
 

@@ -593,7 +593,7 @@ func TestALossOnTokensTrains(t *testing.T) {
 					if !slices.EqualFunc(logps, want, slices.Equal[[]float64]) {
 						t.Error("the loss sees other log-probs than those that were scored")
 					}
-					return onSequences(coupled)(logps)
+					return coupledTokens(logps)
 				})
 			})
 			if sums.Fingerprint() != spread.Fingerprint() || len(r.LogProbs) != len(seqs) {
@@ -619,4 +619,20 @@ func TestALossOnTokensTrains(t *testing.T) {
 			}
 		})
 	}
+}
+
+// coupledTokens is coupled as a loss of tokens.
+func coupledTokens(logps [][]float64) (float64, [][]float64, error) {
+	sums := make([]float64, len(logps))
+	for i, row := range logps {
+		for _, x := range row {
+			sums[i] += x
+		}
+	}
+	value, grad, err := coupled(sums)
+	rows := make([][]float64, len(logps))
+	for i, g := range grad {
+		rows[i] = slices.Repeat([]float64{g}, len(logps[i]))
+	}
+	return value, rows, err
 }

@@ -100,11 +100,15 @@ func (e *Engine) newSolver(c OptimizerConfig) (*graph.Solver, error) {
 // error (wrapped); those of [Engine.LogProbs]. After any error the weights and the optimizer's state
 // are as they were.
 func (e *Engine) Step(ctx context.Context, seqs []Sequence, lr float64, loss LossFunc) (StepResult, error) {
-	return e.StepTokens(ctx, seqs, lr, onSequences(loss))
+	return e.stepOf(ctx, seqs, lr, anyLoss{sequences: loss})
 }
 
 // StepTokens is [Engine.Step] for a loss of each token's log-probability.
 func (e *Engine) StepTokens(ctx context.Context, seqs []Sequence, lr float64, loss TokenLossFunc) (StepResult, error) {
+	return e.stepOf(ctx, seqs, lr, anyLoss{tokens: loss})
+}
+
+func (e *Engine) stepOf(ctx context.Context, seqs []Sequence, lr float64, loss anyLoss) (StepResult, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	result, err := e.step(ctx, seqs, lr, loss)
@@ -115,7 +119,7 @@ func (e *Engine) StepTokens(ctx context.Context, seqs []Sequence, lr float64, lo
 	return result, nil
 }
 
-func (e *Engine) step(ctx context.Context, seqs []Sequence, lr float64, loss TokenLossFunc) (StepResult, error) {
+func (e *Engine) step(ctx context.Context, seqs []Sequence, lr float64, loss anyLoss) (StepResult, error) {
 	if e.solver == nil {
 		return StepResult{}, errors.New("the optimizer has not been started")
 	}
@@ -161,22 +165,22 @@ func (e *Engine) step(ctx context.Context, seqs []Sequence, lr float64, loss Tok
 }
 
 // onePass goes forward, calls the loss in the middle of the graph, and goes backward.
-func (e *Engine) onePass(ctx context.Context, seqs []Sequence, order []int, loss TokenLossFunc, r *StepResult) error {
+func (e *Engine) onePass(ctx context.Context, seqs []Sequence, order []int, loss anyLoss, r *StepResult) error {
 	pack(&e.batch, seqs, order)
 	_, err := e.train.RunTokens(ctx, &e.batch, func(tokens []float64) (float64, []float64, error) {
-		grad, err := evaluate(loss, seqs, order, tokens, r)
+		grad, err := e.evaluate(loss, seqs, order, tokens, r)
 		return r.Loss, grad, err
 	})
 	return err
 }
 
 // twoPhases scores everything before it calls the loss, and injects the derivatives afterwards.
-func (e *Engine) twoPhases(ctx context.Context, seqs []Sequence, order []int, parts [][]int, loss TokenLossFunc, r *StepResult) error {
+func (e *Engine) twoPhases(ctx context.Context, seqs []Sequence, order []int, parts [][]int, loss anyLoss, r *StepResult) error {
 	var tokens []float64
 	if err := e.eachScored(ctx, seqs, order, func([]int) { tokens = append(tokens, e.score.TokenLogProbs()...) }); err != nil {
 		return err
 	}
-	grad, err := evaluate(loss, seqs, order, tokens, r)
+	grad, err := e.evaluate(loss, seqs, order, tokens, r)
 	if err != nil {
 		return err
 	}
@@ -192,47 +196,55 @@ func (e *Engine) twoPhases(ctx context.Context, seqs []Sequence, order []int, pa
 	return nil
 }
 
-// onSequences is a loss of sums as one of tokens: each token has the derivative of its sequence's sum.
-func onSequences(loss LossFunc) TokenLossFunc {
-	return func(logps [][]float64) (float64, [][]float64, error) {
-		value, grad, err := loss(sums(logps))
-		if err == nil && len(grad) != len(logps) {
-			err = fmt.Errorf("the loss returned %d derivatives for %d sequences", len(grad), len(logps))
-		}
-		if err != nil {
-			return 0, nil, err
-		}
-		rows := make([][]float64, len(grad))
-		for s, g := range grad {
-			rows[s] = slices.Repeat([]float64{g}, len(logps[s]))
-		}
-		return value, rows, nil
-	}
+// anyLoss is a loss of one of the two kinds.
+type anyLoss struct {
+	sequences LossFunc
+	tokens    TokenLossFunc
 }
 
-// sums adds up each row, in the graph's own order.
-func sums(rows [][]float64) []float64 {
-	out := make([]float64, len(rows))
-	for s, row := range rows {
-		for _, x := range row {
-			out[s] += x
-		}
-	}
-	return out
-}
-
-// evaluate calls the loss with the tokens' log-probabilities, a row a sequence, and returns the derivatives one after
-// another; tokens and derivatives are in the batch's order. It refuses numbers that would destroy the weights.
-func evaluate(loss TokenLossFunc, seqs []Sequence, order []int, tokens []float64, r *StepResult) ([]float64, error) {
-	rows, flat := make([][]float64, len(seqs)), make([]float64, 0, len(tokens))
+// evaluate calls the loss with the log-probabilities of the tokens or of their sums, a row a sequence, and returns the
+// derivatives of the tokens one after another; tokens and derivatives are in the batch's order. It refuses numbers that
+// would destroy the weights. The derivatives are good until the next call.
+func (e *Engine) evaluate(loss anyLoss, seqs []Sequence, order []int, tokens []float64, r *StepResult) ([]float64, error) {
+	rows := make([][]float64, len(seqs))
+	r.LogProbs = make([]float64, len(seqs))
 	for _, s := range order {
 		n := len(seqs[s].Completion)
 		rows[s], tokens = tokens[:n:n], tokens[n:]
+		for _, x := range rows[s] { // in the graph's own order
+			r.LogProbs[s] += x
+		}
 	}
-	r.LogProbs = sums(rows)
 	if i := notFinite(r.LogProbs); i >= 0 {
 		return nil, fmt.Errorf("the log-probability of sequence %d is %v: %w", i, r.LogProbs[i], ErrNotFinite)
 	}
+	e.derivatives = e.derivatives[:0]
+	if loss.tokens != nil {
+		return e.evaluateTokens(loss.tokens, order, rows, r)
+	}
+	value, grad, err := loss.sequences(slices.Clone(r.LogProbs))
+	if err != nil {
+		return nil, err
+	}
+	if len(grad) != len(rows) {
+		return nil, fmt.Errorf("the loss returned %d derivatives for %d sequences", len(grad), len(rows))
+	}
+	if math.IsNaN(value) || math.IsInf(value, 0) {
+		return nil, fmt.Errorf("the loss is %v: %w", value, ErrNotFinite)
+	}
+	if i := notFinite(grad); i >= 0 {
+		return nil, fmt.Errorf("the derivative of the loss by sequence %d is %v: %w", i, grad[i], ErrNotFinite)
+	}
+	for _, s := range order {
+		for range rows[s] {
+			e.derivatives = append(e.derivatives, grad[s])
+		}
+	}
+	r.Loss = value
+	return e.derivatives, nil
+}
+
+func (e *Engine) evaluateTokens(loss TokenLossFunc, order []int, rows [][]float64, r *StepResult) ([]float64, error) {
 	value, grads, err := loss(rows)
 	if err != nil {
 		return nil, err
@@ -240,7 +252,7 @@ func evaluate(loss TokenLossFunc, seqs []Sequence, order []int, tokens []float64
 	if len(grads) != len(rows) {
 		return nil, fmt.Errorf("the loss returned derivatives for %d sequences of %d", len(grads), len(rows))
 	}
-	if notFinite([]float64{value}) >= 0 {
+	if math.IsNaN(value) || math.IsInf(value, 0) {
 		return nil, fmt.Errorf("the loss is %v: %w", value, ErrNotFinite)
 	}
 	for s, grad := range grads {
@@ -252,10 +264,10 @@ func evaluate(loss TokenLossFunc, seqs []Sequence, order []int, tokens []float64
 		}
 	}
 	for _, s := range order {
-		flat = append(flat, grads[s]...)
+		e.derivatives = append(e.derivatives, grads[s]...)
 	}
 	r.Loss = value
-	return flat, nil
+	return e.derivatives, nil
 }
 
 // SFTLoss returns the supervised loss of sequences whose completions have the given numbers of
