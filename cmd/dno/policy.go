@@ -89,34 +89,53 @@ func messages(in []sdk.Message) []tokenizer.Message {
 }
 
 func (p *policy) Generate(ctx context.Context, req sdk.GenerateRequest) (sdk.GenerateResponse, error) {
-	if len(req.Prompts) != len(req.Seeds) {
-		return sdk.GenerateResponse{}, sdk.Errorf(sdk.CodePlugin, "generate: %d prompts, but seeds for %d", len(req.Prompts), len(req.Seeds))
-	}
-	var reqs []generate.Request
-	for i, m := range req.Prompts {
-		ids := p.engine.EncodePrompt(messages(m))
-		for _, seed := range req.Seeds[i] {
-			reqs = append(reqs, generate.Request{Prompt: ids, Seed: seed})
-		}
-	}
-	results, err := p.engine.GenerateWith(ctx, cmp.Or(p.weights, generate.SameWeights), reqs, options(req.Options), nil)
+	all, err := p.GenerateAll(ctx, req)
 	if err != nil {
-		return sdk.GenerateResponse{}, coded(err)
+		return sdk.GenerateResponse{}, err
 	}
-	var out sdk.GenerateResponse
-	for _, seeds := range req.Seeds {
-		row := make([]sdk.Completion, len(seeds))
-		for k, seed := range seeds {
-			r := results[0]
-			results = results[1:]
-			row[k] = sdk.Completion{Text: r.Text, Tokens: r.Tokens, Finish: sdk.Finish(r.Finish), Source: sdk.FromPolicy, Seed: seed}
-			if r.TokenLogProbs != nil { // else the policy's own is unknown, and that of rounded weights is none
-				row[k].LogProb = &r.LogProb
+	return all[0], nil
+}
+
+func (p *policy) GenerateAll(ctx context.Context, reqs ...sdk.GenerateRequest) ([]sdk.GenerateResponse, error) {
+	var all []generate.Request
+	var opt generate.Options
+	for _, req := range reqs {
+		if len(req.Prompts) != len(req.Seeds) {
+			return nil, sdk.Errorf(sdk.CodePlugin, "generate: %d prompts, but seeds for %d", len(req.Prompts), len(req.Seeds))
+		}
+		opt = options(req.Options)
+		own := opt
+		for i, m := range req.Prompts {
+			ids := p.engine.EncodePrompt(messages(m))
+			for _, seed := range req.Seeds[i] {
+				all = append(all, generate.Request{Prompt: ids, Seed: seed, Options: &own})
 			}
 		}
-		out.Completions = append(out.Completions, row)
+	}
+	results, err := p.engine.GenerateWith(ctx, cmp.Or(p.weights, generate.SameWeights), all, opt, nil)
+	if err != nil {
+		return nil, coded(err)
+	}
+	out := make([]sdk.GenerateResponse, len(reqs))
+	for i, req := range reqs {
+		for _, seeds := range req.Seeds {
+			row := make([]sdk.Completion, len(seeds))
+			for k, seed := range seeds {
+				row[k] = completion(&results[0], seed)
+				results = results[1:]
+			}
+			out[i].Completions = append(out[i].Completions, row)
+		}
 	}
 	return out, nil
+}
+
+func completion(r *generate.Result, seed uint64) sdk.Completion {
+	c := sdk.Completion{Text: r.Text, Tokens: r.Tokens, Finish: sdk.Finish(r.Finish), Source: sdk.FromPolicy, Seed: seed}
+	if r.TokenLogProbs != nil { // else the policy's own is unknown, and that of rounded weights is none
+		c.LogProb = &r.LogProb
+	}
+	return c
 }
 
 // options fills in what "off" means: the SDK's zero values are off, the engine's are not.

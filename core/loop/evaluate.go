@@ -103,35 +103,24 @@ func (l *Loop) answers(ctx context.Context, t int, prompts []sdk.Prompt, keep fu
 	out := make([]rundir.EvalRecord, len(prompts))
 	for at := 0; at < len(prompts); at += evalBatch {
 		batch := prompts[at:min(at+evalBatch, len(prompts))]
-		for _, sampled := range []bool{false, true} {
-			// TopP 1 and no other filter: the T=1 figures are of the model's own distribution.
-			req := sdk.GenerateRequest{Options: sdk.GenerateOptions{
-				Temperature: l.Experiment.Evaluate.Temperature, TopP: 1, MaxTokens: maxTokens,
-			}}
-			role := "evaluate"
-			if sampled {
-				role, req.Options.Temperature = "evaluate-sampled", 1
-			}
-			for _, p := range batch {
-				req.Prompts = append(req.Prompts, p.Messages)
-				// The same draws in every iteration: differences are then the policies' own.
-				req.Seeds = append(req.Seeds, []uint64{l.seed(0, role, p, 0)})
-			}
-			res, err := l.Policy.Generate(ctx, req)
-			if err != nil {
-				return nil, fmt.Errorf("evaluate iteration %d: %w", t, err)
-			}
-			for i, p := range batch {
-				r := &out[at+i]
-				r.Prompt = p.ID
-				if sampled {
-					r.Sampled = res.Completions[i][0]
-				} else {
-					r.Greedy = res.Completions[i][0]
-				}
-			}
-			l.Progress.Add(len(batch))
+		// TopP 1 and no other filter: the T=1 figures are of the model's own distribution.
+		greedy := sdk.GenerateRequest{Options: sdk.GenerateOptions{Temperature: l.Experiment.Evaluate.Temperature, TopP: 1, MaxTokens: maxTokens}}
+		sampled := sdk.GenerateRequest{Options: sdk.GenerateOptions{Temperature: 1, TopP: 1, MaxTokens: maxTokens}}
+		for _, p := range batch {
+			// The same draws in every iteration: differences are then the policies' own.
+			greedy.Prompts = append(greedy.Prompts, p.Messages)
+			greedy.Seeds = append(greedy.Seeds, []uint64{l.seed(0, "evaluate", p, 0)})
+			sampled.Prompts = append(sampled.Prompts, p.Messages)
+			sampled.Seeds = append(sampled.Seeds, []uint64{l.seed(0, "evaluate-sampled", p, 0)})
 		}
+		drawn, err := l.Policy.GenerateAll(ctx, greedy, sampled)
+		if err != nil {
+			return nil, fmt.Errorf("evaluate iteration %d: %w", t, err)
+		}
+		for i, p := range batch {
+			out[at+i] = rundir.EvalRecord{Prompt: p.ID, Greedy: drawn[0].Completions[i][0], Sampled: drawn[1].Completions[i][0]}
+		}
+		l.Progress.Add(2 * len(batch))
 		if err := keep(out[at : at+len(batch)]); err != nil {
 			return nil, err
 		}

@@ -22,6 +22,8 @@ import (
 // loss. Implementations need not be safe for concurrent use.
 type Policy interface {
 	sdk.Generator
+	// GenerateAll answers each request as Generate does, with less work where prompts stand in several.
+	GenerateAll(ctx context.Context, reqs ...sdk.GenerateRequest) ([]sdk.GenerateResponse, error)
 	// LogProbs returns, for each completion, its summed log-probability at temperature 1 in nats and
 	// its length in tokens, under the current weights.
 	LogProbs(ctx context.Context, texts []Text) ([]LogProb, error)

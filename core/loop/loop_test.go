@@ -76,6 +76,21 @@ func (p *table) Generate(ctx context.Context, req sdk.GenerateRequest) (sdk.Gene
 	return out, nil
 }
 
+func (p *table) GenerateAll(ctx context.Context, reqs ...sdk.GenerateRequest) ([]sdk.GenerateResponse, error) {
+	return generateAll(ctx, p, reqs)
+}
+
+func generateAll(ctx context.Context, g sdk.Generator, reqs []sdk.GenerateRequest) (out []sdk.GenerateResponse, err error) {
+	for _, req := range reqs {
+		res, err := g.Generate(ctx, req)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, res)
+	}
+	return out, nil
+}
+
 func digit(t Text) int { k, _ := strconv.Atoi(t.Completion.Text); return k }
 
 func (p *table) LogProbs(_ context.Context, texts []Text) ([]LogProb, error) {

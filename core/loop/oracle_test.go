@@ -158,6 +158,10 @@ func (p *limits) Generate(ctx context.Context, req sdk.GenerateRequest) (sdk.Gen
 	return p.table.Generate(ctx, req)
 }
 
+func (p *limits) GenerateAll(ctx context.Context, reqs ...sdk.GenerateRequest) ([]sdk.GenerateResponse, error) {
+	return generateAll(ctx, p, reqs)
+}
+
 func TestTheEvaluationHasTheSamplersTokenLimit(t *testing.T) {
 	cases := map[string]struct {
 		own     int

@@ -15,7 +15,7 @@ import (
 type queue struct {
 	g        *Generator
 	reqs     []Request
-	opt      *Options
+	opt      *Options // of requests without their own
 	results  []Result // each written by the batch that has the request
 	progress func(done int)
 
@@ -38,7 +38,7 @@ func newQueue(g *Generator, reqs []Request, opt *Options, progress func(done int
 	for i := range reqs {
 		n := len(reqs[i].Prompt)
 		r.prompt = max(r.prompt, n)
-		r.own = max(r.own, g.limit(n, opt)-1) // the last token is never read
+		r.own = max(r.own, g.limit(n, q.options(i))-1) // the last token is never read
 	}
 	threads := runtime.GOMAXPROCS(0)
 	q.batches = max(1, min(len(reqs)/minSlots, threads))
@@ -53,6 +53,14 @@ func newQueue(g *Generator, reqs []Request, opt *Options, progress func(done int
 	r.slots, r.prompts = fit(q.waiting, share, own, prompt, g.maxCache/q.batches)
 	r.rows = max(r.slots, r.prompt, min(r.slots*r.prompt, maxPrefill))
 	return q
+}
+
+// options are those of a request.
+func (q *queue) options(request int) *Options {
+	if o := q.reqs[request].Options; o != nil {
+		return o
+	}
+	return q.opt
 }
 
 // fit returns how many completions, at most most, and how many prompts fit into memory at a time, each once however many
@@ -155,6 +163,7 @@ type batch struct {
 type slot struct {
 	request  int
 	prompt   int
+	opt      *Options
 	limit    int // most tokens
 	tokens   []int32
 	logProbs []float64
@@ -240,7 +249,8 @@ func (b *batch) admit(ctx context.Context) error {
 		b.waiting, b.free = b.waiting[1:], b.free[:len(b.free)-1]
 		b.active = append(b.active, at)
 		r, s := &b.reqs[j.request], &b.making[at]
-		s.request, s.limit = j.request, b.g.limit(len(r.Prompt), b.opt)
+		s.request, s.opt = j.request, b.options(j.request)
+		s.limit = b.g.limit(len(r.Prompt), s.opt)
 		s.tokens, s.logProbs = s.tokens[:0], s.logProbs[:0]
 		s.random.seed(r.Seed)
 		s.prompt = b.held
@@ -306,7 +316,7 @@ func (b *batch) extend() (ended int, err error) {
 			if !s.ok {
 				return ended, fmt.Errorf("token %d of request %d: %w", len(s.tokens), s.request, ErrNotFinite)
 			}
-			if finish, end := b.g.ended(s.tokens, s.limit, b.opt); end {
+			if finish, end := b.g.ended(s.tokens, s.limit, s.opt); end {
 				b.results[s.request] = b.result(s, finish)
 				b.free = append(b.free, at)
 				b.release(s.prompt)
@@ -332,10 +342,10 @@ func (b *batch) chooseRow(i int) {
 // not finite.
 func (b *batch) choose(d *distribution, s *slot, logits []float32) bool {
 	u := 0.0
-	if b.opt.Temperature > 0 {
+	if s.opt.Temperature > 0 {
 		u = s.random.next()
 	}
-	id, log, ok := d.draw(logits, [2][]int32{b.reqs[s.request].Prompt, s.tokens}, b.opt, u)
+	id, log, ok := d.draw(logits, [2][]int32{b.reqs[s.request].Prompt, s.tokens}, s.opt, u)
 	if ok {
 		s.tokens = append(s.tokens, id)
 		s.logProbs = append(s.logProbs, float64(logits[id])-float64(log)) // as the graph's head computes it
@@ -378,7 +388,7 @@ func (b *batch) result(s *slot, finish Finish) Result {
 	}
 	if b.g.decode != nil {
 		r.Text = b.g.decode(r.Tokens)
-		r.Text = r.Text[:cut(r.Text, b.opt.Stop)]
+		r.Text = r.Text[:cut(r.Text, s.opt.Stop)]
 	}
 	return r
 }

@@ -28,6 +28,8 @@ var ErrInput = errors.New("wrong input")
 type Request struct {
 	Prompt []int32 // token ids; 1 to the model's MaxPositions − 1 of them
 	Seed   uint64  // of this completion's random numbers
+	// Options are this completion's; nil: those of the call.
+	Options *Options
 }
 
 // Finish says why a completion ended.
@@ -115,15 +117,27 @@ func (g *Generator) Generate(ctx context.Context, reqs []Request, opt Options, p
 	return q.results, nil
 }
 
-func (g *Generator) check(reqs []Request, opt *Options) error {
+func (g *Generator) checkOptions(opt *Options) error {
 	if err := opt.Validate(); err != nil {
 		return err
 	}
 	if len(opt.Stop) > 0 && g.decode == nil {
 		return errors.New("stop texts need a decoder, and this generator has none: pass one to New or remove them")
 	}
+	return nil
+}
+
+func (g *Generator) check(reqs []Request, opt *Options) error {
+	if err := g.checkOptions(opt); err != nil {
+		return err
+	}
 	c := &g.model.Config
 	for i, r := range reqs {
+		if r.Options != nil {
+			if err := g.checkOptions(r.Options); err != nil {
+				return fmt.Errorf("the options of request %d: %w", i, err)
+			}
+		}
 		if n := len(r.Prompt); n == 0 {
 			return fmt.Errorf("the prompt of request %d is empty: begin it with the model's bos token", i)
 		} else if n >= c.MaxPositions {

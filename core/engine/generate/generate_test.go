@@ -95,11 +95,21 @@ func resultsDependOnTheRequestAlone(t *testing.T, m *model.Model) {
 	filtered.Stop = []string{"BC", "F"}
 	greedy := DefaultOptions(12)
 	greedy.Temperature = 0
-	for name, o := range map[string]Options{"the model's distribution": DefaultOptions(40), "filters and stop texts": filtered, "greedy": greedy} {
+	for name, o := range map[string]Options{"the model's distribution": DefaultOptions(40), "filters and stop texts": filtered, "greedy": greedy, "their own": {}} {
 		t.Run(name, func(t *testing.T) {
 			reqs := mixed(50, m.Config.Vocab)
-			var want []Result // each request by itself
+			if name == "their own" {
+				o = filtered
+				for i := range reqs {
+					reqs[i].Options = []*Options{&greedy, nil}[i%2]
+				}
+			}
+			var want []Result // each request by itself, with the options of the call
 			for _, r := range reqs {
+				o := o
+				if r.Options != nil {
+					r.Options, o = nil, *r.Options
+				}
 				want = append(want, draw(t, New(m, eos, letters), []Request{r}, o)[0])
 			}
 			finished := map[Finish]int{}
@@ -467,12 +477,13 @@ func TestBadRequestsAreRefused(t *testing.T) {
 		options func(*Options)
 		want    string
 	}{
-		"an empty prompt":     {Request{}, nil, "prompt of request 1 is empty"},
-		"a prompt too long":   {Request{Prompt: make([]int32, 96)}, nil, "request 1 has 96 tokens, which leaves no room"},
-		"an id too large":     {Request{Prompt: []int32{1, 61}}, nil, "request 1 has the id 61, outside the model's vocabulary of 61"},
-		"a negative id":       {Request{Prompt: []int32{-1}}, nil, "request 1 has the id -1, outside"},
-		"an option":           {good, func(o *Options) { o.TopP = 2 }, "top-p 2: must be in [0, 1]"},
-		"stop without decode": {good, func(o *Options) { o.Stop = []string{"x"} }, "stop texts need a decoder"},
+		"an empty prompt":      {Request{}, nil, "prompt of request 1 is empty"},
+		"a prompt too long":    {Request{Prompt: make([]int32, 96)}, nil, "request 1 has 96 tokens, which leaves no room"},
+		"an id too large":      {Request{Prompt: []int32{1, 61}}, nil, "request 1 has the id 61, outside the model's vocabulary of 61"},
+		"a negative id":        {Request{Prompt: []int32{-1}}, nil, "request 1 has the id -1, outside"},
+		"an option of its own": {Request{Prompt: []int32{1}, Options: new(Options)}, nil, "options of request 1: repetition penalty 0"},
+		"an option":            {good, func(o *Options) { o.TopP = 2 }, "top-p 2: must be in [0, 1]"},
+		"stop without decode":  {good, func(o *Options) { o.Stop = []string{"x"} }, "stop texts need a decoder"},
 	}
 	for name, c := range tests {
 		t.Run(name, func(t *testing.T) {
