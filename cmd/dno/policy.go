@@ -51,7 +51,7 @@ func setPrecision(e *engine.Engine, name string) error {
 
 // precisionFlag adds --precision to a command.
 func precisionFlag(c *cobra.Command, value *string) {
-	c.Flags().StringVar(value, "precision", loop.DefaultPrecision, "of products: float32, bfloat16, or auto: bfloat16 where the CPU has instructions for it")
+	c.Flags().StringVar(value, "precision", loop.DefaultPrecision, "of products: float32, bfloat16, or auto: bfloat16 where that is faster on this CPU")
 }
 
 // weightsFlag adds --weights to a command.

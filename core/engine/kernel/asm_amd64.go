@@ -7,6 +7,9 @@ package kernel
 // pauseAsm is for range n { PAUSE }: it gives the other half of the core, and the bus, a rest.
 func pauseAsm(n int)
 
+// vendorAsm is what CPUID's leaf 0 has of the maker's name.
+func vendorAsm() (b uint32, d uint32, c uint32)
+
 // tile1x8AVX2 is tileGeneric for m = 1 with fused sums; strides are in bytes, n is at most 8.
 // n and rows are at least 1.
 //

@@ -14,6 +14,17 @@ loop:
 	JNZ  loop
 	RET
 
+// func vendorAsm() (b uint32, d uint32, c uint32)
+// Requires: CPUID
+TEXT ·vendorAsm(SB), NOSPLIT, $0-12
+	XORL AX, AX
+	XORL CX, CX
+	CPUID
+	MOVL BX, b+0(FP)
+	MOVL DX, d+4(FP)
+	MOVL CX, c+8(FP)
+	RET
+
 // func tile1x8AVX2(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
 // Requires: AVX, FMA3
 TEXT ·tile1x8AVX2(SB), NOSPLIT, $0-80
@@ -5308,6 +5319,19 @@ start:
 	MOVQ b+32(FP), DX
 	MOVQ bs+40(FP), BX
 	MOVQ a+8(FP), SI
+	MOVQ n+64(FP), DI
+	CMPQ DI, $0x10
+	JNE  loop
+
+whole:
+	VMOVUPS      (DX), Z28
+	ADDQ         BX, DX
+	VBROADCASTSS (SI), Z30
+	VFMADD231PS  Z28, Z30, Z0
+	ADDQ         CX, SI
+	SUBQ         $0x01, AX
+	JNZ          whole
+	JMP          store
 
 loop:
 	VMOVUPS.Z    (DX), K1, Z28
@@ -5317,9 +5341,11 @@ loop:
 	ADDQ         CX, SI
 	SUBQ         $0x01, AX
 	JNZ          loop
-	MOVQ         c+48(FP), AX
-	MOVQ         ldc+56(FP), CX
-	VMOVUPS      Z0, K1, (AX)
+
+store:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, K1, (AX)
 	VZEROUPPER
 	RET
 
@@ -5349,6 +5375,21 @@ start:
 	MOVQ b+32(FP), DX
 	MOVQ bs+40(FP), BX
 	MOVQ a+8(FP), SI
+	MOVQ n+64(FP), DI
+	CMPQ DI, $0x20
+	JNE  loop
+
+whole:
+	VMOVUPS      (DX), Z28
+	VMOVUPS      64(DX), Z29
+	ADDQ         BX, DX
+	VBROADCASTSS (SI), Z30
+	VFMADD231PS  Z28, Z30, Z0
+	VFMADD231PS  Z29, Z30, Z1
+	ADDQ         CX, SI
+	SUBQ         $0x01, AX
+	JNZ          whole
+	JMP          store
 
 loop:
 	VMOVUPS.Z    (DX), K1, Z28
@@ -5360,10 +5401,12 @@ loop:
 	ADDQ         CX, SI
 	SUBQ         $0x01, AX
 	JNZ          loop
-	MOVQ         c+48(FP), AX
-	MOVQ         ldc+56(FP), CX
-	VMOVUPS      Z0, K1, (AX)
-	VMOVUPS      Z1, K2, 64(AX)
+
+store:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, K1, (AX)
+	VMOVUPS Z1, K2, 64(AX)
 	VZEROUPPER
 	RET
 
@@ -5394,6 +5437,21 @@ start:
 	MOVQ b+32(FP), BX
 	MOVQ bs+40(FP), SI
 	MOVQ a+8(FP), DI
+	MOVQ n+64(FP), R8
+	CMPQ R8, $0x10
+	JNE  loop
+
+whole:
+	VMOVUPS      (BX), Z28
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+	VFMADD231PS  Z28, Z30, Z0
+	VBROADCASTSS (DI)(CX*1), Z31
+	VFMADD231PS  Z28, Z31, Z2
+	ADDQ         DX, DI
+	SUBQ         $0x01, AX
+	JNZ          whole
+	JMP          store
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
@@ -5405,11 +5463,13 @@ loop:
 	ADDQ         DX, DI
 	SUBQ         $0x01, AX
 	JNZ          loop
-	MOVQ         c+48(FP), AX
-	MOVQ         ldc+56(FP), CX
-	VMOVUPS      Z0, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z2, K1, (AX)
+
+store:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, K1, (AX)
 	VZEROUPPER
 	RET
 
@@ -5444,6 +5504,24 @@ start:
 	MOVQ b+32(FP), BX
 	MOVQ bs+40(FP), SI
 	MOVQ a+8(FP), DI
+	MOVQ n+64(FP), R8
+	CMPQ R8, $0x20
+	JNE  loop
+
+whole:
+	VMOVUPS      (BX), Z28
+	VMOVUPS      64(BX), Z29
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+	VFMADD231PS  Z28, Z30, Z0
+	VFMADD231PS  Z29, Z30, Z1
+	VBROADCASTSS (DI)(CX*1), Z31
+	VFMADD231PS  Z28, Z31, Z2
+	VFMADD231PS  Z29, Z31, Z3
+	ADDQ         DX, DI
+	SUBQ         $0x01, AX
+	JNZ          whole
+	JMP          store
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
@@ -5458,13 +5536,15 @@ loop:
 	ADDQ         DX, DI
 	SUBQ         $0x01, AX
 	JNZ          loop
-	MOVQ         c+48(FP), AX
-	MOVQ         ldc+56(FP), CX
-	VMOVUPS      Z0, K1, (AX)
-	VMOVUPS      Z1, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z2, K1, (AX)
-	VMOVUPS      Z3, K2, 64(AX)
+
+store:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, K1, (AX)
+	VMOVUPS Z1, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, K1, (AX)
+	VMOVUPS Z3, K2, 64(AX)
 	VZEROUPPER
 	RET
 
@@ -5498,6 +5578,23 @@ start:
 	MOVQ b+32(FP), BX
 	MOVQ bs+40(FP), SI
 	MOVQ a+8(FP), DI
+	MOVQ n+64(FP), R8
+	CMPQ R8, $0x10
+	JNE  loop
+
+whole:
+	VMOVUPS      (BX), Z28
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+	VFMADD231PS  Z28, Z30, Z0
+	VBROADCASTSS (DI)(CX*1), Z31
+	VFMADD231PS  Z28, Z31, Z2
+	VBROADCASTSS (DI)(CX*2), Z30
+	VFMADD231PS  Z28, Z30, Z4
+	ADDQ         DX, DI
+	SUBQ         $0x01, AX
+	JNZ          whole
+	JMP          store
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
@@ -5511,13 +5608,15 @@ loop:
 	ADDQ         DX, DI
 	SUBQ         $0x01, AX
 	JNZ          loop
-	MOVQ         c+48(FP), AX
-	MOVQ         ldc+56(FP), CX
-	VMOVUPS      Z0, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z2, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z4, K1, (AX)
+
+store:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, K1, (AX)
 	VZEROUPPER
 	RET
 
@@ -5557,6 +5656,27 @@ start:
 	MOVQ b+32(FP), BX
 	MOVQ bs+40(FP), SI
 	MOVQ a+8(FP), DI
+	MOVQ n+64(FP), R8
+	CMPQ R8, $0x20
+	JNE  loop
+
+whole:
+	VMOVUPS      (BX), Z28
+	VMOVUPS      64(BX), Z29
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+	VFMADD231PS  Z28, Z30, Z0
+	VFMADD231PS  Z29, Z30, Z1
+	VBROADCASTSS (DI)(CX*1), Z31
+	VFMADD231PS  Z28, Z31, Z2
+	VFMADD231PS  Z29, Z31, Z3
+	VBROADCASTSS (DI)(CX*2), Z30
+	VFMADD231PS  Z28, Z30, Z4
+	VFMADD231PS  Z29, Z30, Z5
+	ADDQ         DX, DI
+	SUBQ         $0x01, AX
+	JNZ          whole
+	JMP          store
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
@@ -5574,16 +5694,18 @@ loop:
 	ADDQ         DX, DI
 	SUBQ         $0x01, AX
 	JNZ          loop
-	MOVQ         c+48(FP), AX
-	MOVQ         ldc+56(FP), CX
-	VMOVUPS      Z0, K1, (AX)
-	VMOVUPS      Z1, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z2, K1, (AX)
-	VMOVUPS      Z3, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z4, K1, (AX)
-	VMOVUPS      Z5, K2, 64(AX)
+
+store:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, K1, (AX)
+	VMOVUPS Z1, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, K1, (AX)
+	VMOVUPS Z3, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, K1, (AX)
+	VMOVUPS Z5, K2, 64(AX)
 	VZEROUPPER
 	RET
 
@@ -5622,6 +5744,26 @@ start:
 	MOVQ a+8(FP), DI
 	LEAQ (DI)(CX*2), R8
 	ADDQ CX, R8
+	MOVQ n+64(FP), R9
+	CMPQ R9, $0x10
+	JNE  loop
+
+whole:
+	VMOVUPS      (BX), Z28
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+	VFMADD231PS  Z28, Z30, Z0
+	VBROADCASTSS (DI)(CX*1), Z31
+	VFMADD231PS  Z28, Z31, Z2
+	VBROADCASTSS (DI)(CX*2), Z30
+	VFMADD231PS  Z28, Z30, Z4
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+	VFMADD231PS  Z28, Z31, Z6
+	ADDQ         DX, R8
+	SUBQ         $0x01, AX
+	JNZ          whole
+	JMP          store
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
@@ -5638,15 +5780,17 @@ loop:
 	ADDQ         DX, R8
 	SUBQ         $0x01, AX
 	JNZ          loop
-	MOVQ         c+48(FP), AX
-	MOVQ         ldc+56(FP), CX
-	VMOVUPS      Z0, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z2, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z4, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z6, K1, (AX)
+
+store:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, K1, (AX)
 	VZEROUPPER
 	RET
 
@@ -5693,6 +5837,31 @@ start:
 	MOVQ a+8(FP), DI
 	LEAQ (DI)(CX*2), R8
 	ADDQ CX, R8
+	MOVQ n+64(FP), R9
+	CMPQ R9, $0x20
+	JNE  loop
+
+whole:
+	VMOVUPS      (BX), Z28
+	VMOVUPS      64(BX), Z29
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+	VFMADD231PS  Z28, Z30, Z0
+	VFMADD231PS  Z29, Z30, Z1
+	VBROADCASTSS (DI)(CX*1), Z31
+	VFMADD231PS  Z28, Z31, Z2
+	VFMADD231PS  Z29, Z31, Z3
+	VBROADCASTSS (DI)(CX*2), Z30
+	VFMADD231PS  Z28, Z30, Z4
+	VFMADD231PS  Z29, Z30, Z5
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+	VFMADD231PS  Z28, Z31, Z6
+	VFMADD231PS  Z29, Z31, Z7
+	ADDQ         DX, R8
+	SUBQ         $0x01, AX
+	JNZ          whole
+	JMP          store
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
@@ -5714,19 +5883,21 @@ loop:
 	ADDQ         DX, R8
 	SUBQ         $0x01, AX
 	JNZ          loop
-	MOVQ         c+48(FP), AX
-	MOVQ         ldc+56(FP), CX
-	VMOVUPS      Z0, K1, (AX)
-	VMOVUPS      Z1, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z2, K1, (AX)
-	VMOVUPS      Z3, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z4, K1, (AX)
-	VMOVUPS      Z5, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z6, K1, (AX)
-	VMOVUPS      Z7, K2, 64(AX)
+
+store:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, K1, (AX)
+	VMOVUPS Z1, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, K1, (AX)
+	VMOVUPS Z3, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, K1, (AX)
+	VMOVUPS Z5, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, K1, (AX)
+	VMOVUPS Z7, K2, 64(AX)
 	VZEROUPPER
 	RET
 
@@ -5768,6 +5939,28 @@ start:
 	MOVQ a+8(FP), DI
 	LEAQ (DI)(CX*2), R8
 	ADDQ CX, R8
+	MOVQ n+64(FP), R9
+	CMPQ R9, $0x10
+	JNE  loop
+
+whole:
+	VMOVUPS      (BX), Z28
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+	VFMADD231PS  Z28, Z30, Z0
+	VBROADCASTSS (DI)(CX*1), Z31
+	VFMADD231PS  Z28, Z31, Z2
+	VBROADCASTSS (DI)(CX*2), Z30
+	VFMADD231PS  Z28, Z30, Z4
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+	VFMADD231PS  Z28, Z31, Z6
+	VBROADCASTSS (R8)(CX*1), Z30
+	VFMADD231PS  Z28, Z30, Z8
+	ADDQ         DX, R8
+	SUBQ         $0x01, AX
+	JNZ          whole
+	JMP          store
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
@@ -5786,17 +5979,19 @@ loop:
 	ADDQ         DX, R8
 	SUBQ         $0x01, AX
 	JNZ          loop
-	MOVQ         c+48(FP), AX
-	MOVQ         ldc+56(FP), CX
-	VMOVUPS      Z0, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z2, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z4, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z6, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z8, K1, (AX)
+
+store:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, K1, (AX)
 	VZEROUPPER
 	RET
 
@@ -5848,6 +6043,34 @@ start:
 	MOVQ a+8(FP), DI
 	LEAQ (DI)(CX*2), R8
 	ADDQ CX, R8
+	MOVQ n+64(FP), R9
+	CMPQ R9, $0x20
+	JNE  loop
+
+whole:
+	VMOVUPS      (BX), Z28
+	VMOVUPS      64(BX), Z29
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+	VFMADD231PS  Z28, Z30, Z0
+	VFMADD231PS  Z29, Z30, Z1
+	VBROADCASTSS (DI)(CX*1), Z31
+	VFMADD231PS  Z28, Z31, Z2
+	VFMADD231PS  Z29, Z31, Z3
+	VBROADCASTSS (DI)(CX*2), Z30
+	VFMADD231PS  Z28, Z30, Z4
+	VFMADD231PS  Z29, Z30, Z5
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+	VFMADD231PS  Z28, Z31, Z6
+	VFMADD231PS  Z29, Z31, Z7
+	VBROADCASTSS (R8)(CX*1), Z30
+	VFMADD231PS  Z28, Z30, Z8
+	VFMADD231PS  Z29, Z30, Z9
+	ADDQ         DX, R8
+	SUBQ         $0x01, AX
+	JNZ          whole
+	JMP          store
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
@@ -5872,22 +6095,24 @@ loop:
 	ADDQ         DX, R8
 	SUBQ         $0x01, AX
 	JNZ          loop
-	MOVQ         c+48(FP), AX
-	MOVQ         ldc+56(FP), CX
-	VMOVUPS      Z0, K1, (AX)
-	VMOVUPS      Z1, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z2, K1, (AX)
-	VMOVUPS      Z3, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z4, K1, (AX)
-	VMOVUPS      Z5, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z6, K1, (AX)
-	VMOVUPS      Z7, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z8, K1, (AX)
-	VMOVUPS      Z9, K2, 64(AX)
+
+store:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, K1, (AX)
+	VMOVUPS Z1, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, K1, (AX)
+	VMOVUPS Z3, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, K1, (AX)
+	VMOVUPS Z5, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, K1, (AX)
+	VMOVUPS Z7, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, K1, (AX)
+	VMOVUPS Z9, K2, 64(AX)
 	VZEROUPPER
 	RET
 
@@ -5932,6 +6157,30 @@ start:
 	MOVQ a+8(FP), DI
 	LEAQ (DI)(CX*2), R8
 	ADDQ CX, R8
+	MOVQ n+64(FP), R9
+	CMPQ R9, $0x10
+	JNE  loop
+
+whole:
+	VMOVUPS      (BX), Z28
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+	VFMADD231PS  Z28, Z30, Z0
+	VBROADCASTSS (DI)(CX*1), Z31
+	VFMADD231PS  Z28, Z31, Z2
+	VBROADCASTSS (DI)(CX*2), Z30
+	VFMADD231PS  Z28, Z30, Z4
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+	VFMADD231PS  Z28, Z31, Z6
+	VBROADCASTSS (R8)(CX*1), Z30
+	VFMADD231PS  Z28, Z30, Z8
+	VBROADCASTSS (R8)(CX*2), Z31
+	VFMADD231PS  Z28, Z31, Z10
+	ADDQ         DX, R8
+	SUBQ         $0x01, AX
+	JNZ          whole
+	JMP          store
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
@@ -5952,19 +6201,21 @@ loop:
 	ADDQ         DX, R8
 	SUBQ         $0x01, AX
 	JNZ          loop
-	MOVQ         c+48(FP), AX
-	MOVQ         ldc+56(FP), CX
-	VMOVUPS      Z0, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z2, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z4, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z6, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z8, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z10, K1, (AX)
+
+store:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, K1, (AX)
 	VZEROUPPER
 	RET
 
@@ -6021,6 +6272,37 @@ start:
 	MOVQ a+8(FP), DI
 	LEAQ (DI)(CX*2), R8
 	ADDQ CX, R8
+	MOVQ n+64(FP), R9
+	CMPQ R9, $0x20
+	JNE  loop
+
+whole:
+	VMOVUPS      (BX), Z28
+	VMOVUPS      64(BX), Z29
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+	VFMADD231PS  Z28, Z30, Z0
+	VFMADD231PS  Z29, Z30, Z1
+	VBROADCASTSS (DI)(CX*1), Z31
+	VFMADD231PS  Z28, Z31, Z2
+	VFMADD231PS  Z29, Z31, Z3
+	VBROADCASTSS (DI)(CX*2), Z30
+	VFMADD231PS  Z28, Z30, Z4
+	VFMADD231PS  Z29, Z30, Z5
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+	VFMADD231PS  Z28, Z31, Z6
+	VFMADD231PS  Z29, Z31, Z7
+	VBROADCASTSS (R8)(CX*1), Z30
+	VFMADD231PS  Z28, Z30, Z8
+	VFMADD231PS  Z29, Z30, Z9
+	VBROADCASTSS (R8)(CX*2), Z31
+	VFMADD231PS  Z28, Z31, Z10
+	VFMADD231PS  Z29, Z31, Z11
+	ADDQ         DX, R8
+	SUBQ         $0x01, AX
+	JNZ          whole
+	JMP          store
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
@@ -6048,25 +6330,27 @@ loop:
 	ADDQ         DX, R8
 	SUBQ         $0x01, AX
 	JNZ          loop
-	MOVQ         c+48(FP), AX
-	MOVQ         ldc+56(FP), CX
-	VMOVUPS      Z0, K1, (AX)
-	VMOVUPS      Z1, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z2, K1, (AX)
-	VMOVUPS      Z3, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z4, K1, (AX)
-	VMOVUPS      Z5, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z6, K1, (AX)
-	VMOVUPS      Z7, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z8, K1, (AX)
-	VMOVUPS      Z9, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z10, K1, (AX)
-	VMOVUPS      Z11, K2, 64(AX)
+
+store:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, K1, (AX)
+	VMOVUPS Z1, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, K1, (AX)
+	VMOVUPS Z3, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, K1, (AX)
+	VMOVUPS Z5, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, K1, (AX)
+	VMOVUPS Z7, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, K1, (AX)
+	VMOVUPS Z9, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, K1, (AX)
+	VMOVUPS Z11, K2, 64(AX)
 	VZEROUPPER
 	RET
 
@@ -6116,6 +6400,33 @@ start:
 	ADDQ CX, R8
 	LEAQ (R8)(CX*2), R9
 	ADDQ CX, R9
+	MOVQ n+64(FP), R10
+	CMPQ R10, $0x10
+	JNE  loop
+
+whole:
+	VMOVUPS      (BX), Z28
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+	VFMADD231PS  Z28, Z30, Z0
+	VBROADCASTSS (DI)(CX*1), Z31
+	VFMADD231PS  Z28, Z31, Z2
+	VBROADCASTSS (DI)(CX*2), Z30
+	VFMADD231PS  Z28, Z30, Z4
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+	VFMADD231PS  Z28, Z31, Z6
+	VBROADCASTSS (R8)(CX*1), Z30
+	VFMADD231PS  Z28, Z30, Z8
+	VBROADCASTSS (R8)(CX*2), Z31
+	VFMADD231PS  Z28, Z31, Z10
+	ADDQ         DX, R8
+	VBROADCASTSS (R9), Z30
+	VFMADD231PS  Z28, Z30, Z12
+	ADDQ         DX, R9
+	SUBQ         $0x01, AX
+	JNZ          whole
+	JMP          store
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
@@ -6139,21 +6450,23 @@ loop:
 	ADDQ         DX, R9
 	SUBQ         $0x01, AX
 	JNZ          loop
-	MOVQ         c+48(FP), AX
-	MOVQ         ldc+56(FP), CX
-	VMOVUPS      Z0, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z2, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z4, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z6, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z8, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z10, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z12, K1, (AX)
+
+store:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, K1, (AX)
 	VZEROUPPER
 	RET
 
@@ -6217,6 +6530,41 @@ start:
 	ADDQ CX, R8
 	LEAQ (R8)(CX*2), R9
 	ADDQ CX, R9
+	MOVQ n+64(FP), R10
+	CMPQ R10, $0x20
+	JNE  loop
+
+whole:
+	VMOVUPS      (BX), Z28
+	VMOVUPS      64(BX), Z29
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+	VFMADD231PS  Z28, Z30, Z0
+	VFMADD231PS  Z29, Z30, Z1
+	VBROADCASTSS (DI)(CX*1), Z31
+	VFMADD231PS  Z28, Z31, Z2
+	VFMADD231PS  Z29, Z31, Z3
+	VBROADCASTSS (DI)(CX*2), Z30
+	VFMADD231PS  Z28, Z30, Z4
+	VFMADD231PS  Z29, Z30, Z5
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+	VFMADD231PS  Z28, Z31, Z6
+	VFMADD231PS  Z29, Z31, Z7
+	VBROADCASTSS (R8)(CX*1), Z30
+	VFMADD231PS  Z28, Z30, Z8
+	VFMADD231PS  Z29, Z30, Z9
+	VBROADCASTSS (R8)(CX*2), Z31
+	VFMADD231PS  Z28, Z31, Z10
+	VFMADD231PS  Z29, Z31, Z11
+	ADDQ         DX, R8
+	VBROADCASTSS (R9), Z30
+	VFMADD231PS  Z28, Z30, Z12
+	VFMADD231PS  Z29, Z30, Z13
+	ADDQ         DX, R9
+	SUBQ         $0x01, AX
+	JNZ          whole
+	JMP          store
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
@@ -6248,28 +6596,30 @@ loop:
 	ADDQ         DX, R9
 	SUBQ         $0x01, AX
 	JNZ          loop
-	MOVQ         c+48(FP), AX
-	MOVQ         ldc+56(FP), CX
-	VMOVUPS      Z0, K1, (AX)
-	VMOVUPS      Z1, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z2, K1, (AX)
-	VMOVUPS      Z3, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z4, K1, (AX)
-	VMOVUPS      Z5, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z6, K1, (AX)
-	VMOVUPS      Z7, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z8, K1, (AX)
-	VMOVUPS      Z9, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z10, K1, (AX)
-	VMOVUPS      Z11, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z12, K1, (AX)
-	VMOVUPS      Z13, K2, 64(AX)
+
+store:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, K1, (AX)
+	VMOVUPS Z1, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, K1, (AX)
+	VMOVUPS Z3, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, K1, (AX)
+	VMOVUPS Z5, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, K1, (AX)
+	VMOVUPS Z7, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, K1, (AX)
+	VMOVUPS Z9, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, K1, (AX)
+	VMOVUPS Z11, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, K1, (AX)
+	VMOVUPS Z13, K2, 64(AX)
 	VZEROUPPER
 	RET
 
@@ -6322,6 +6672,35 @@ start:
 	ADDQ CX, R8
 	LEAQ (R8)(CX*2), R9
 	ADDQ CX, R9
+	MOVQ n+64(FP), R10
+	CMPQ R10, $0x10
+	JNE  loop
+
+whole:
+	VMOVUPS      (BX), Z28
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+	VFMADD231PS  Z28, Z30, Z0
+	VBROADCASTSS (DI)(CX*1), Z31
+	VFMADD231PS  Z28, Z31, Z2
+	VBROADCASTSS (DI)(CX*2), Z30
+	VFMADD231PS  Z28, Z30, Z4
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+	VFMADD231PS  Z28, Z31, Z6
+	VBROADCASTSS (R8)(CX*1), Z30
+	VFMADD231PS  Z28, Z30, Z8
+	VBROADCASTSS (R8)(CX*2), Z31
+	VFMADD231PS  Z28, Z31, Z10
+	ADDQ         DX, R8
+	VBROADCASTSS (R9), Z30
+	VFMADD231PS  Z28, Z30, Z12
+	VBROADCASTSS (R9)(CX*1), Z31
+	VFMADD231PS  Z28, Z31, Z14
+	ADDQ         DX, R9
+	SUBQ         $0x01, AX
+	JNZ          whole
+	JMP          store
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
@@ -6347,23 +6726,25 @@ loop:
 	ADDQ         DX, R9
 	SUBQ         $0x01, AX
 	JNZ          loop
-	MOVQ         c+48(FP), AX
-	MOVQ         ldc+56(FP), CX
-	VMOVUPS      Z0, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z2, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z4, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z6, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z8, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z10, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z12, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z14, K1, (AX)
+
+store:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z14, K1, (AX)
 	VZEROUPPER
 	RET
 
@@ -6432,6 +6813,44 @@ start:
 	ADDQ CX, R8
 	LEAQ (R8)(CX*2), R9
 	ADDQ CX, R9
+	MOVQ n+64(FP), R10
+	CMPQ R10, $0x20
+	JNE  loop
+
+whole:
+	VMOVUPS      (BX), Z28
+	VMOVUPS      64(BX), Z29
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+	VFMADD231PS  Z28, Z30, Z0
+	VFMADD231PS  Z29, Z30, Z1
+	VBROADCASTSS (DI)(CX*1), Z31
+	VFMADD231PS  Z28, Z31, Z2
+	VFMADD231PS  Z29, Z31, Z3
+	VBROADCASTSS (DI)(CX*2), Z30
+	VFMADD231PS  Z28, Z30, Z4
+	VFMADD231PS  Z29, Z30, Z5
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+	VFMADD231PS  Z28, Z31, Z6
+	VFMADD231PS  Z29, Z31, Z7
+	VBROADCASTSS (R8)(CX*1), Z30
+	VFMADD231PS  Z28, Z30, Z8
+	VFMADD231PS  Z29, Z30, Z9
+	VBROADCASTSS (R8)(CX*2), Z31
+	VFMADD231PS  Z28, Z31, Z10
+	VFMADD231PS  Z29, Z31, Z11
+	ADDQ         DX, R8
+	VBROADCASTSS (R9), Z30
+	VFMADD231PS  Z28, Z30, Z12
+	VFMADD231PS  Z29, Z30, Z13
+	VBROADCASTSS (R9)(CX*1), Z31
+	VFMADD231PS  Z28, Z31, Z14
+	VFMADD231PS  Z29, Z31, Z15
+	ADDQ         DX, R9
+	SUBQ         $0x01, AX
+	JNZ          whole
+	JMP          store
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
@@ -6466,31 +6885,33 @@ loop:
 	ADDQ         DX, R9
 	SUBQ         $0x01, AX
 	JNZ          loop
-	MOVQ         c+48(FP), AX
-	MOVQ         ldc+56(FP), CX
-	VMOVUPS      Z0, K1, (AX)
-	VMOVUPS      Z1, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z2, K1, (AX)
-	VMOVUPS      Z3, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z4, K1, (AX)
-	VMOVUPS      Z5, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z6, K1, (AX)
-	VMOVUPS      Z7, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z8, K1, (AX)
-	VMOVUPS      Z9, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z10, K1, (AX)
-	VMOVUPS      Z11, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z12, K1, (AX)
-	VMOVUPS      Z13, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z14, K1, (AX)
-	VMOVUPS      Z15, K2, 64(AX)
+
+store:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, K1, (AX)
+	VMOVUPS Z1, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, K1, (AX)
+	VMOVUPS Z3, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, K1, (AX)
+	VMOVUPS Z5, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, K1, (AX)
+	VMOVUPS Z7, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, K1, (AX)
+	VMOVUPS Z9, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, K1, (AX)
+	VMOVUPS Z11, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, K1, (AX)
+	VMOVUPS Z13, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z14, K1, (AX)
+	VMOVUPS Z15, K2, 64(AX)
 	VZEROUPPER
 	RET
 
@@ -6546,6 +6967,37 @@ start:
 	ADDQ CX, R8
 	LEAQ (R8)(CX*2), R9
 	ADDQ CX, R9
+	MOVQ n+64(FP), R10
+	CMPQ R10, $0x10
+	JNE  loop
+
+whole:
+	VMOVUPS      (BX), Z28
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+	VFMADD231PS  Z28, Z30, Z0
+	VBROADCASTSS (DI)(CX*1), Z31
+	VFMADD231PS  Z28, Z31, Z2
+	VBROADCASTSS (DI)(CX*2), Z30
+	VFMADD231PS  Z28, Z30, Z4
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+	VFMADD231PS  Z28, Z31, Z6
+	VBROADCASTSS (R8)(CX*1), Z30
+	VFMADD231PS  Z28, Z30, Z8
+	VBROADCASTSS (R8)(CX*2), Z31
+	VFMADD231PS  Z28, Z31, Z10
+	ADDQ         DX, R8
+	VBROADCASTSS (R9), Z30
+	VFMADD231PS  Z28, Z30, Z12
+	VBROADCASTSS (R9)(CX*1), Z31
+	VFMADD231PS  Z28, Z31, Z14
+	VBROADCASTSS (R9)(CX*2), Z30
+	VFMADD231PS  Z28, Z30, Z16
+	ADDQ         DX, R9
+	SUBQ         $0x01, AX
+	JNZ          whole
+	JMP          store
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
@@ -6573,25 +7025,27 @@ loop:
 	ADDQ         DX, R9
 	SUBQ         $0x01, AX
 	JNZ          loop
-	MOVQ         c+48(FP), AX
-	MOVQ         ldc+56(FP), CX
-	VMOVUPS      Z0, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z2, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z4, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z6, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z8, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z10, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z12, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z14, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z16, K1, (AX)
+
+store:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z14, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z16, K1, (AX)
 	VZEROUPPER
 	RET
 
@@ -6665,6 +7119,47 @@ start:
 	ADDQ CX, R8
 	LEAQ (R8)(CX*2), R9
 	ADDQ CX, R9
+	MOVQ n+64(FP), R10
+	CMPQ R10, $0x20
+	JNE  loop
+
+whole:
+	VMOVUPS      (BX), Z28
+	VMOVUPS      64(BX), Z29
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+	VFMADD231PS  Z28, Z30, Z0
+	VFMADD231PS  Z29, Z30, Z1
+	VBROADCASTSS (DI)(CX*1), Z31
+	VFMADD231PS  Z28, Z31, Z2
+	VFMADD231PS  Z29, Z31, Z3
+	VBROADCASTSS (DI)(CX*2), Z30
+	VFMADD231PS  Z28, Z30, Z4
+	VFMADD231PS  Z29, Z30, Z5
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+	VFMADD231PS  Z28, Z31, Z6
+	VFMADD231PS  Z29, Z31, Z7
+	VBROADCASTSS (R8)(CX*1), Z30
+	VFMADD231PS  Z28, Z30, Z8
+	VFMADD231PS  Z29, Z30, Z9
+	VBROADCASTSS (R8)(CX*2), Z31
+	VFMADD231PS  Z28, Z31, Z10
+	VFMADD231PS  Z29, Z31, Z11
+	ADDQ         DX, R8
+	VBROADCASTSS (R9), Z30
+	VFMADD231PS  Z28, Z30, Z12
+	VFMADD231PS  Z29, Z30, Z13
+	VBROADCASTSS (R9)(CX*1), Z31
+	VFMADD231PS  Z28, Z31, Z14
+	VFMADD231PS  Z29, Z31, Z15
+	VBROADCASTSS (R9)(CX*2), Z30
+	VFMADD231PS  Z28, Z30, Z16
+	VFMADD231PS  Z29, Z30, Z17
+	ADDQ         DX, R9
+	SUBQ         $0x01, AX
+	JNZ          whole
+	JMP          store
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
@@ -6702,34 +7197,36 @@ loop:
 	ADDQ         DX, R9
 	SUBQ         $0x01, AX
 	JNZ          loop
-	MOVQ         c+48(FP), AX
-	MOVQ         ldc+56(FP), CX
-	VMOVUPS      Z0, K1, (AX)
-	VMOVUPS      Z1, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z2, K1, (AX)
-	VMOVUPS      Z3, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z4, K1, (AX)
-	VMOVUPS      Z5, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z6, K1, (AX)
-	VMOVUPS      Z7, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z8, K1, (AX)
-	VMOVUPS      Z9, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z10, K1, (AX)
-	VMOVUPS      Z11, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z12, K1, (AX)
-	VMOVUPS      Z13, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z14, K1, (AX)
-	VMOVUPS      Z15, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z16, K1, (AX)
-	VMOVUPS      Z17, K2, 64(AX)
+
+store:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, K1, (AX)
+	VMOVUPS Z1, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, K1, (AX)
+	VMOVUPS Z3, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, K1, (AX)
+	VMOVUPS Z5, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, K1, (AX)
+	VMOVUPS Z7, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, K1, (AX)
+	VMOVUPS Z9, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, K1, (AX)
+	VMOVUPS Z11, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, K1, (AX)
+	VMOVUPS Z13, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z14, K1, (AX)
+	VMOVUPS Z15, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z16, K1, (AX)
+	VMOVUPS Z17, K2, 64(AX)
 	VZEROUPPER
 	RET
 
@@ -6790,6 +7287,40 @@ start:
 	ADDQ CX, R9
 	LEAQ (R9)(CX*2), R10
 	ADDQ CX, R10
+	MOVQ n+64(FP), R11
+	CMPQ R11, $0x10
+	JNE  loop
+
+whole:
+	VMOVUPS      (BX), Z28
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+	VFMADD231PS  Z28, Z30, Z0
+	VBROADCASTSS (DI)(CX*1), Z31
+	VFMADD231PS  Z28, Z31, Z2
+	VBROADCASTSS (DI)(CX*2), Z30
+	VFMADD231PS  Z28, Z30, Z4
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+	VFMADD231PS  Z28, Z31, Z6
+	VBROADCASTSS (R8)(CX*1), Z30
+	VFMADD231PS  Z28, Z30, Z8
+	VBROADCASTSS (R8)(CX*2), Z31
+	VFMADD231PS  Z28, Z31, Z10
+	ADDQ         DX, R8
+	VBROADCASTSS (R9), Z30
+	VFMADD231PS  Z28, Z30, Z12
+	VBROADCASTSS (R9)(CX*1), Z31
+	VFMADD231PS  Z28, Z31, Z14
+	VBROADCASTSS (R9)(CX*2), Z30
+	VFMADD231PS  Z28, Z30, Z16
+	ADDQ         DX, R9
+	VBROADCASTSS (R10), Z31
+	VFMADD231PS  Z28, Z31, Z18
+	ADDQ         DX, R10
+	SUBQ         $0x01, AX
+	JNZ          whole
+	JMP          store
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
@@ -6820,27 +7351,29 @@ loop:
 	ADDQ         DX, R10
 	SUBQ         $0x01, AX
 	JNZ          loop
-	MOVQ         c+48(FP), AX
-	MOVQ         ldc+56(FP), CX
-	VMOVUPS      Z0, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z2, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z4, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z6, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z8, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z10, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z12, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z14, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z16, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z18, K1, (AX)
+
+store:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z14, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z16, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z18, K1, (AX)
 	VZEROUPPER
 	RET
 
@@ -6921,6 +7454,51 @@ start:
 	ADDQ CX, R9
 	LEAQ (R9)(CX*2), R10
 	ADDQ CX, R10
+	MOVQ n+64(FP), R11
+	CMPQ R11, $0x20
+	JNE  loop
+
+whole:
+	VMOVUPS      (BX), Z28
+	VMOVUPS      64(BX), Z29
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+	VFMADD231PS  Z28, Z30, Z0
+	VFMADD231PS  Z29, Z30, Z1
+	VBROADCASTSS (DI)(CX*1), Z31
+	VFMADD231PS  Z28, Z31, Z2
+	VFMADD231PS  Z29, Z31, Z3
+	VBROADCASTSS (DI)(CX*2), Z30
+	VFMADD231PS  Z28, Z30, Z4
+	VFMADD231PS  Z29, Z30, Z5
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+	VFMADD231PS  Z28, Z31, Z6
+	VFMADD231PS  Z29, Z31, Z7
+	VBROADCASTSS (R8)(CX*1), Z30
+	VFMADD231PS  Z28, Z30, Z8
+	VFMADD231PS  Z29, Z30, Z9
+	VBROADCASTSS (R8)(CX*2), Z31
+	VFMADD231PS  Z28, Z31, Z10
+	VFMADD231PS  Z29, Z31, Z11
+	ADDQ         DX, R8
+	VBROADCASTSS (R9), Z30
+	VFMADD231PS  Z28, Z30, Z12
+	VFMADD231PS  Z29, Z30, Z13
+	VBROADCASTSS (R9)(CX*1), Z31
+	VFMADD231PS  Z28, Z31, Z14
+	VFMADD231PS  Z29, Z31, Z15
+	VBROADCASTSS (R9)(CX*2), Z30
+	VFMADD231PS  Z28, Z30, Z16
+	VFMADD231PS  Z29, Z30, Z17
+	ADDQ         DX, R9
+	VBROADCASTSS (R10), Z31
+	VFMADD231PS  Z28, Z31, Z18
+	VFMADD231PS  Z29, Z31, Z19
+	ADDQ         DX, R10
+	SUBQ         $0x01, AX
+	JNZ          whole
+	JMP          store
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
@@ -6962,37 +7540,39 @@ loop:
 	ADDQ         DX, R10
 	SUBQ         $0x01, AX
 	JNZ          loop
-	MOVQ         c+48(FP), AX
-	MOVQ         ldc+56(FP), CX
-	VMOVUPS      Z0, K1, (AX)
-	VMOVUPS      Z1, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z2, K1, (AX)
-	VMOVUPS      Z3, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z4, K1, (AX)
-	VMOVUPS      Z5, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z6, K1, (AX)
-	VMOVUPS      Z7, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z8, K1, (AX)
-	VMOVUPS      Z9, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z10, K1, (AX)
-	VMOVUPS      Z11, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z12, K1, (AX)
-	VMOVUPS      Z13, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z14, K1, (AX)
-	VMOVUPS      Z15, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z16, K1, (AX)
-	VMOVUPS      Z17, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z18, K1, (AX)
-	VMOVUPS      Z19, K2, 64(AX)
+
+store:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, K1, (AX)
+	VMOVUPS Z1, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, K1, (AX)
+	VMOVUPS Z3, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, K1, (AX)
+	VMOVUPS Z5, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, K1, (AX)
+	VMOVUPS Z7, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, K1, (AX)
+	VMOVUPS Z9, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, K1, (AX)
+	VMOVUPS Z11, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, K1, (AX)
+	VMOVUPS Z13, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z14, K1, (AX)
+	VMOVUPS Z15, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z16, K1, (AX)
+	VMOVUPS Z17, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z18, K1, (AX)
+	VMOVUPS Z19, K2, 64(AX)
 	VZEROUPPER
 	RET
 
@@ -7056,6 +7636,42 @@ start:
 	ADDQ CX, R9
 	LEAQ (R9)(CX*2), R10
 	ADDQ CX, R10
+	MOVQ n+64(FP), R11
+	CMPQ R11, $0x10
+	JNE  loop
+
+whole:
+	VMOVUPS      (BX), Z28
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+	VFMADD231PS  Z28, Z30, Z0
+	VBROADCASTSS (DI)(CX*1), Z31
+	VFMADD231PS  Z28, Z31, Z2
+	VBROADCASTSS (DI)(CX*2), Z30
+	VFMADD231PS  Z28, Z30, Z4
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+	VFMADD231PS  Z28, Z31, Z6
+	VBROADCASTSS (R8)(CX*1), Z30
+	VFMADD231PS  Z28, Z30, Z8
+	VBROADCASTSS (R8)(CX*2), Z31
+	VFMADD231PS  Z28, Z31, Z10
+	ADDQ         DX, R8
+	VBROADCASTSS (R9), Z30
+	VFMADD231PS  Z28, Z30, Z12
+	VBROADCASTSS (R9)(CX*1), Z31
+	VFMADD231PS  Z28, Z31, Z14
+	VBROADCASTSS (R9)(CX*2), Z30
+	VFMADD231PS  Z28, Z30, Z16
+	ADDQ         DX, R9
+	VBROADCASTSS (R10), Z31
+	VFMADD231PS  Z28, Z31, Z18
+	VBROADCASTSS (R10)(CX*1), Z30
+	VFMADD231PS  Z28, Z30, Z20
+	ADDQ         DX, R10
+	SUBQ         $0x01, AX
+	JNZ          whole
+	JMP          store
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
@@ -7088,29 +7704,31 @@ loop:
 	ADDQ         DX, R10
 	SUBQ         $0x01, AX
 	JNZ          loop
-	MOVQ         c+48(FP), AX
-	MOVQ         ldc+56(FP), CX
-	VMOVUPS      Z0, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z2, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z4, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z6, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z8, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z10, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z12, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z14, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z16, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z18, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z20, K1, (AX)
+
+store:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z14, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z16, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z18, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z20, K1, (AX)
 	VZEROUPPER
 	RET
 
@@ -7196,6 +7814,54 @@ start:
 	ADDQ CX, R9
 	LEAQ (R9)(CX*2), R10
 	ADDQ CX, R10
+	MOVQ n+64(FP), R11
+	CMPQ R11, $0x20
+	JNE  loop
+
+whole:
+	VMOVUPS      (BX), Z28
+	VMOVUPS      64(BX), Z29
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+	VFMADD231PS  Z28, Z30, Z0
+	VFMADD231PS  Z29, Z30, Z1
+	VBROADCASTSS (DI)(CX*1), Z31
+	VFMADD231PS  Z28, Z31, Z2
+	VFMADD231PS  Z29, Z31, Z3
+	VBROADCASTSS (DI)(CX*2), Z30
+	VFMADD231PS  Z28, Z30, Z4
+	VFMADD231PS  Z29, Z30, Z5
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+	VFMADD231PS  Z28, Z31, Z6
+	VFMADD231PS  Z29, Z31, Z7
+	VBROADCASTSS (R8)(CX*1), Z30
+	VFMADD231PS  Z28, Z30, Z8
+	VFMADD231PS  Z29, Z30, Z9
+	VBROADCASTSS (R8)(CX*2), Z31
+	VFMADD231PS  Z28, Z31, Z10
+	VFMADD231PS  Z29, Z31, Z11
+	ADDQ         DX, R8
+	VBROADCASTSS (R9), Z30
+	VFMADD231PS  Z28, Z30, Z12
+	VFMADD231PS  Z29, Z30, Z13
+	VBROADCASTSS (R9)(CX*1), Z31
+	VFMADD231PS  Z28, Z31, Z14
+	VFMADD231PS  Z29, Z31, Z15
+	VBROADCASTSS (R9)(CX*2), Z30
+	VFMADD231PS  Z28, Z30, Z16
+	VFMADD231PS  Z29, Z30, Z17
+	ADDQ         DX, R9
+	VBROADCASTSS (R10), Z31
+	VFMADD231PS  Z28, Z31, Z18
+	VFMADD231PS  Z29, Z31, Z19
+	VBROADCASTSS (R10)(CX*1), Z30
+	VFMADD231PS  Z28, Z30, Z20
+	VFMADD231PS  Z29, Z30, Z21
+	ADDQ         DX, R10
+	SUBQ         $0x01, AX
+	JNZ          whole
+	JMP          store
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
@@ -7240,40 +7906,42 @@ loop:
 	ADDQ         DX, R10
 	SUBQ         $0x01, AX
 	JNZ          loop
-	MOVQ         c+48(FP), AX
-	MOVQ         ldc+56(FP), CX
-	VMOVUPS      Z0, K1, (AX)
-	VMOVUPS      Z1, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z2, K1, (AX)
-	VMOVUPS      Z3, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z4, K1, (AX)
-	VMOVUPS      Z5, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z6, K1, (AX)
-	VMOVUPS      Z7, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z8, K1, (AX)
-	VMOVUPS      Z9, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z10, K1, (AX)
-	VMOVUPS      Z11, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z12, K1, (AX)
-	VMOVUPS      Z13, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z14, K1, (AX)
-	VMOVUPS      Z15, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z16, K1, (AX)
-	VMOVUPS      Z17, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z18, K1, (AX)
-	VMOVUPS      Z19, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z20, K1, (AX)
-	VMOVUPS      Z21, K2, 64(AX)
+
+store:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, K1, (AX)
+	VMOVUPS Z1, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, K1, (AX)
+	VMOVUPS Z3, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, K1, (AX)
+	VMOVUPS Z5, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, K1, (AX)
+	VMOVUPS Z7, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, K1, (AX)
+	VMOVUPS Z9, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, K1, (AX)
+	VMOVUPS Z11, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, K1, (AX)
+	VMOVUPS Z13, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z14, K1, (AX)
+	VMOVUPS Z15, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z16, K1, (AX)
+	VMOVUPS Z17, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z18, K1, (AX)
+	VMOVUPS Z19, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z20, K1, (AX)
+	VMOVUPS Z21, K2, 64(AX)
 	VZEROUPPER
 	RET
 
@@ -7340,6 +8008,44 @@ start:
 	ADDQ CX, R9
 	LEAQ (R9)(CX*2), R10
 	ADDQ CX, R10
+	MOVQ n+64(FP), R11
+	CMPQ R11, $0x10
+	JNE  loop
+
+whole:
+	VMOVUPS      (BX), Z28
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+	VFMADD231PS  Z28, Z30, Z0
+	VBROADCASTSS (DI)(CX*1), Z31
+	VFMADD231PS  Z28, Z31, Z2
+	VBROADCASTSS (DI)(CX*2), Z30
+	VFMADD231PS  Z28, Z30, Z4
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+	VFMADD231PS  Z28, Z31, Z6
+	VBROADCASTSS (R8)(CX*1), Z30
+	VFMADD231PS  Z28, Z30, Z8
+	VBROADCASTSS (R8)(CX*2), Z31
+	VFMADD231PS  Z28, Z31, Z10
+	ADDQ         DX, R8
+	VBROADCASTSS (R9), Z30
+	VFMADD231PS  Z28, Z30, Z12
+	VBROADCASTSS (R9)(CX*1), Z31
+	VFMADD231PS  Z28, Z31, Z14
+	VBROADCASTSS (R9)(CX*2), Z30
+	VFMADD231PS  Z28, Z30, Z16
+	ADDQ         DX, R9
+	VBROADCASTSS (R10), Z31
+	VFMADD231PS  Z28, Z31, Z18
+	VBROADCASTSS (R10)(CX*1), Z30
+	VFMADD231PS  Z28, Z30, Z20
+	VBROADCASTSS (R10)(CX*2), Z31
+	VFMADD231PS  Z28, Z31, Z22
+	ADDQ         DX, R10
+	SUBQ         $0x01, AX
+	JNZ          whole
+	JMP          store
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
@@ -7374,31 +8080,33 @@ loop:
 	ADDQ         DX, R10
 	SUBQ         $0x01, AX
 	JNZ          loop
-	MOVQ         c+48(FP), AX
-	MOVQ         ldc+56(FP), CX
-	VMOVUPS      Z0, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z2, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z4, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z6, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z8, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z10, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z12, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z14, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z16, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z18, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z20, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z22, K1, (AX)
+
+store:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z14, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z16, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z18, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z20, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z22, K1, (AX)
 	VZEROUPPER
 	RET
 
@@ -7489,6 +8197,57 @@ start:
 	ADDQ CX, R9
 	LEAQ (R9)(CX*2), R10
 	ADDQ CX, R10
+	MOVQ n+64(FP), R11
+	CMPQ R11, $0x20
+	JNE  loop
+
+whole:
+	VMOVUPS      (BX), Z28
+	VMOVUPS      64(BX), Z29
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+	VFMADD231PS  Z28, Z30, Z0
+	VFMADD231PS  Z29, Z30, Z1
+	VBROADCASTSS (DI)(CX*1), Z31
+	VFMADD231PS  Z28, Z31, Z2
+	VFMADD231PS  Z29, Z31, Z3
+	VBROADCASTSS (DI)(CX*2), Z30
+	VFMADD231PS  Z28, Z30, Z4
+	VFMADD231PS  Z29, Z30, Z5
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+	VFMADD231PS  Z28, Z31, Z6
+	VFMADD231PS  Z29, Z31, Z7
+	VBROADCASTSS (R8)(CX*1), Z30
+	VFMADD231PS  Z28, Z30, Z8
+	VFMADD231PS  Z29, Z30, Z9
+	VBROADCASTSS (R8)(CX*2), Z31
+	VFMADD231PS  Z28, Z31, Z10
+	VFMADD231PS  Z29, Z31, Z11
+	ADDQ         DX, R8
+	VBROADCASTSS (R9), Z30
+	VFMADD231PS  Z28, Z30, Z12
+	VFMADD231PS  Z29, Z30, Z13
+	VBROADCASTSS (R9)(CX*1), Z31
+	VFMADD231PS  Z28, Z31, Z14
+	VFMADD231PS  Z29, Z31, Z15
+	VBROADCASTSS (R9)(CX*2), Z30
+	VFMADD231PS  Z28, Z30, Z16
+	VFMADD231PS  Z29, Z30, Z17
+	ADDQ         DX, R9
+	VBROADCASTSS (R10), Z31
+	VFMADD231PS  Z28, Z31, Z18
+	VFMADD231PS  Z29, Z31, Z19
+	VBROADCASTSS (R10)(CX*1), Z30
+	VFMADD231PS  Z28, Z30, Z20
+	VFMADD231PS  Z29, Z30, Z21
+	VBROADCASTSS (R10)(CX*2), Z31
+	VFMADD231PS  Z28, Z31, Z22
+	VFMADD231PS  Z29, Z31, Z23
+	ADDQ         DX, R10
+	SUBQ         $0x01, AX
+	JNZ          whole
+	JMP          store
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
@@ -7536,43 +8295,45 @@ loop:
 	ADDQ         DX, R10
 	SUBQ         $0x01, AX
 	JNZ          loop
-	MOVQ         c+48(FP), AX
-	MOVQ         ldc+56(FP), CX
-	VMOVUPS      Z0, K1, (AX)
-	VMOVUPS      Z1, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z2, K1, (AX)
-	VMOVUPS      Z3, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z4, K1, (AX)
-	VMOVUPS      Z5, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z6, K1, (AX)
-	VMOVUPS      Z7, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z8, K1, (AX)
-	VMOVUPS      Z9, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z10, K1, (AX)
-	VMOVUPS      Z11, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z12, K1, (AX)
-	VMOVUPS      Z13, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z14, K1, (AX)
-	VMOVUPS      Z15, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z16, K1, (AX)
-	VMOVUPS      Z17, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z18, K1, (AX)
-	VMOVUPS      Z19, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z20, K1, (AX)
-	VMOVUPS      Z21, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z22, K1, (AX)
-	VMOVUPS      Z23, K2, 64(AX)
+
+store:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, K1, (AX)
+	VMOVUPS Z1, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, K1, (AX)
+	VMOVUPS Z3, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, K1, (AX)
+	VMOVUPS Z5, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, K1, (AX)
+	VMOVUPS Z7, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, K1, (AX)
+	VMOVUPS Z9, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, K1, (AX)
+	VMOVUPS Z11, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, K1, (AX)
+	VMOVUPS Z13, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z14, K1, (AX)
+	VMOVUPS Z15, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z16, K1, (AX)
+	VMOVUPS Z17, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z18, K1, (AX)
+	VMOVUPS Z19, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z20, K1, (AX)
+	VMOVUPS Z21, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z22, K1, (AX)
+	VMOVUPS Z23, K2, 64(AX)
 	VZEROUPPER
 	RET
 
@@ -7644,6 +8405,47 @@ start:
 	ADDQ CX, R10
 	LEAQ (R10)(CX*2), R11
 	ADDQ CX, R11
+	MOVQ n+64(FP), R12
+	CMPQ R12, $0x10
+	JNE  loop
+
+whole:
+	VMOVUPS      (BX), Z28
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+	VFMADD231PS  Z28, Z30, Z0
+	VBROADCASTSS (DI)(CX*1), Z31
+	VFMADD231PS  Z28, Z31, Z2
+	VBROADCASTSS (DI)(CX*2), Z30
+	VFMADD231PS  Z28, Z30, Z4
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+	VFMADD231PS  Z28, Z31, Z6
+	VBROADCASTSS (R8)(CX*1), Z30
+	VFMADD231PS  Z28, Z30, Z8
+	VBROADCASTSS (R8)(CX*2), Z31
+	VFMADD231PS  Z28, Z31, Z10
+	ADDQ         DX, R8
+	VBROADCASTSS (R9), Z30
+	VFMADD231PS  Z28, Z30, Z12
+	VBROADCASTSS (R9)(CX*1), Z31
+	VFMADD231PS  Z28, Z31, Z14
+	VBROADCASTSS (R9)(CX*2), Z30
+	VFMADD231PS  Z28, Z30, Z16
+	ADDQ         DX, R9
+	VBROADCASTSS (R10), Z31
+	VFMADD231PS  Z28, Z31, Z18
+	VBROADCASTSS (R10)(CX*1), Z30
+	VFMADD231PS  Z28, Z30, Z20
+	VBROADCASTSS (R10)(CX*2), Z31
+	VFMADD231PS  Z28, Z31, Z22
+	ADDQ         DX, R10
+	VBROADCASTSS (R11), Z30
+	VFMADD231PS  Z28, Z30, Z24
+	ADDQ         DX, R11
+	SUBQ         $0x01, AX
+	JNZ          whole
+	JMP          store
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
@@ -7681,33 +8483,35 @@ loop:
 	ADDQ         DX, R11
 	SUBQ         $0x01, AX
 	JNZ          loop
-	MOVQ         c+48(FP), AX
-	MOVQ         ldc+56(FP), CX
-	VMOVUPS      Z0, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z2, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z4, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z6, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z8, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z10, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z12, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z14, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z16, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z18, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z20, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z22, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z24, K1, (AX)
+
+store:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z14, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z16, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z18, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z20, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z22, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z24, K1, (AX)
 	VZEROUPPER
 	RET
 
@@ -7805,6 +8609,61 @@ start:
 	ADDQ CX, R10
 	LEAQ (R10)(CX*2), R11
 	ADDQ CX, R11
+	MOVQ n+64(FP), R12
+	CMPQ R12, $0x20
+	JNE  loop
+
+whole:
+	VMOVUPS      (BX), Z28
+	VMOVUPS      64(BX), Z29
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+	VFMADD231PS  Z28, Z30, Z0
+	VFMADD231PS  Z29, Z30, Z1
+	VBROADCASTSS (DI)(CX*1), Z31
+	VFMADD231PS  Z28, Z31, Z2
+	VFMADD231PS  Z29, Z31, Z3
+	VBROADCASTSS (DI)(CX*2), Z30
+	VFMADD231PS  Z28, Z30, Z4
+	VFMADD231PS  Z29, Z30, Z5
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+	VFMADD231PS  Z28, Z31, Z6
+	VFMADD231PS  Z29, Z31, Z7
+	VBROADCASTSS (R8)(CX*1), Z30
+	VFMADD231PS  Z28, Z30, Z8
+	VFMADD231PS  Z29, Z30, Z9
+	VBROADCASTSS (R8)(CX*2), Z31
+	VFMADD231PS  Z28, Z31, Z10
+	VFMADD231PS  Z29, Z31, Z11
+	ADDQ         DX, R8
+	VBROADCASTSS (R9), Z30
+	VFMADD231PS  Z28, Z30, Z12
+	VFMADD231PS  Z29, Z30, Z13
+	VBROADCASTSS (R9)(CX*1), Z31
+	VFMADD231PS  Z28, Z31, Z14
+	VFMADD231PS  Z29, Z31, Z15
+	VBROADCASTSS (R9)(CX*2), Z30
+	VFMADD231PS  Z28, Z30, Z16
+	VFMADD231PS  Z29, Z30, Z17
+	ADDQ         DX, R9
+	VBROADCASTSS (R10), Z31
+	VFMADD231PS  Z28, Z31, Z18
+	VFMADD231PS  Z29, Z31, Z19
+	VBROADCASTSS (R10)(CX*1), Z30
+	VFMADD231PS  Z28, Z30, Z20
+	VFMADD231PS  Z29, Z30, Z21
+	VBROADCASTSS (R10)(CX*2), Z31
+	VFMADD231PS  Z28, Z31, Z22
+	VFMADD231PS  Z29, Z31, Z23
+	ADDQ         DX, R10
+	VBROADCASTSS (R11), Z30
+	VFMADD231PS  Z28, Z30, Z24
+	VFMADD231PS  Z29, Z30, Z25
+	ADDQ         DX, R11
+	SUBQ         $0x01, AX
+	JNZ          whole
+	JMP          store
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
@@ -7856,46 +8715,48 @@ loop:
 	ADDQ         DX, R11
 	SUBQ         $0x01, AX
 	JNZ          loop
-	MOVQ         c+48(FP), AX
-	MOVQ         ldc+56(FP), CX
-	VMOVUPS      Z0, K1, (AX)
-	VMOVUPS      Z1, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z2, K1, (AX)
-	VMOVUPS      Z3, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z4, K1, (AX)
-	VMOVUPS      Z5, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z6, K1, (AX)
-	VMOVUPS      Z7, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z8, K1, (AX)
-	VMOVUPS      Z9, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z10, K1, (AX)
-	VMOVUPS      Z11, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z12, K1, (AX)
-	VMOVUPS      Z13, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z14, K1, (AX)
-	VMOVUPS      Z15, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z16, K1, (AX)
-	VMOVUPS      Z17, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z18, K1, (AX)
-	VMOVUPS      Z19, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z20, K1, (AX)
-	VMOVUPS      Z21, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z22, K1, (AX)
-	VMOVUPS      Z23, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z24, K1, (AX)
-	VMOVUPS      Z25, K2, 64(AX)
+
+store:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, K1, (AX)
+	VMOVUPS Z1, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, K1, (AX)
+	VMOVUPS Z3, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, K1, (AX)
+	VMOVUPS Z5, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, K1, (AX)
+	VMOVUPS Z7, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, K1, (AX)
+	VMOVUPS Z9, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, K1, (AX)
+	VMOVUPS Z11, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, K1, (AX)
+	VMOVUPS Z13, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z14, K1, (AX)
+	VMOVUPS Z15, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z16, K1, (AX)
+	VMOVUPS Z17, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z18, K1, (AX)
+	VMOVUPS Z19, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z20, K1, (AX)
+	VMOVUPS Z21, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z22, K1, (AX)
+	VMOVUPS Z23, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z24, K1, (AX)
+	VMOVUPS Z25, K2, 64(AX)
 	VZEROUPPER
 	RET
 
@@ -7970,6 +8831,49 @@ start:
 	ADDQ CX, R10
 	LEAQ (R10)(CX*2), R11
 	ADDQ CX, R11
+	MOVQ n+64(FP), R12
+	CMPQ R12, $0x10
+	JNE  loop
+
+whole:
+	VMOVUPS      (BX), Z28
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+	VFMADD231PS  Z28, Z30, Z0
+	VBROADCASTSS (DI)(CX*1), Z31
+	VFMADD231PS  Z28, Z31, Z2
+	VBROADCASTSS (DI)(CX*2), Z30
+	VFMADD231PS  Z28, Z30, Z4
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+	VFMADD231PS  Z28, Z31, Z6
+	VBROADCASTSS (R8)(CX*1), Z30
+	VFMADD231PS  Z28, Z30, Z8
+	VBROADCASTSS (R8)(CX*2), Z31
+	VFMADD231PS  Z28, Z31, Z10
+	ADDQ         DX, R8
+	VBROADCASTSS (R9), Z30
+	VFMADD231PS  Z28, Z30, Z12
+	VBROADCASTSS (R9)(CX*1), Z31
+	VFMADD231PS  Z28, Z31, Z14
+	VBROADCASTSS (R9)(CX*2), Z30
+	VFMADD231PS  Z28, Z30, Z16
+	ADDQ         DX, R9
+	VBROADCASTSS (R10), Z31
+	VFMADD231PS  Z28, Z31, Z18
+	VBROADCASTSS (R10)(CX*1), Z30
+	VFMADD231PS  Z28, Z30, Z20
+	VBROADCASTSS (R10)(CX*2), Z31
+	VFMADD231PS  Z28, Z31, Z22
+	ADDQ         DX, R10
+	VBROADCASTSS (R11), Z30
+	VFMADD231PS  Z28, Z30, Z24
+	VBROADCASTSS (R11)(CX*1), Z31
+	VFMADD231PS  Z28, Z31, Z26
+	ADDQ         DX, R11
+	SUBQ         $0x01, AX
+	JNZ          whole
+	JMP          store
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
@@ -8009,35 +8913,37 @@ loop:
 	ADDQ         DX, R11
 	SUBQ         $0x01, AX
 	JNZ          loop
-	MOVQ         c+48(FP), AX
-	MOVQ         ldc+56(FP), CX
-	VMOVUPS      Z0, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z2, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z4, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z6, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z8, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z10, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z12, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z14, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z16, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z18, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z20, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z22, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z24, K1, (AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z26, K1, (AX)
+
+store:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z14, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z16, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z18, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z20, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z22, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z24, K1, (AX)
+	ADDQ    CX, AX
+	VMOVUPS Z26, K1, (AX)
 	VZEROUPPER
 	RET
 
@@ -8140,6 +9046,64 @@ start:
 	ADDQ CX, R10
 	LEAQ (R10)(CX*2), R11
 	ADDQ CX, R11
+	MOVQ n+64(FP), R12
+	CMPQ R12, $0x20
+	JNE  loop
+
+whole:
+	VMOVUPS      (BX), Z28
+	VMOVUPS      64(BX), Z29
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+	VFMADD231PS  Z28, Z30, Z0
+	VFMADD231PS  Z29, Z30, Z1
+	VBROADCASTSS (DI)(CX*1), Z31
+	VFMADD231PS  Z28, Z31, Z2
+	VFMADD231PS  Z29, Z31, Z3
+	VBROADCASTSS (DI)(CX*2), Z30
+	VFMADD231PS  Z28, Z30, Z4
+	VFMADD231PS  Z29, Z30, Z5
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+	VFMADD231PS  Z28, Z31, Z6
+	VFMADD231PS  Z29, Z31, Z7
+	VBROADCASTSS (R8)(CX*1), Z30
+	VFMADD231PS  Z28, Z30, Z8
+	VFMADD231PS  Z29, Z30, Z9
+	VBROADCASTSS (R8)(CX*2), Z31
+	VFMADD231PS  Z28, Z31, Z10
+	VFMADD231PS  Z29, Z31, Z11
+	ADDQ         DX, R8
+	VBROADCASTSS (R9), Z30
+	VFMADD231PS  Z28, Z30, Z12
+	VFMADD231PS  Z29, Z30, Z13
+	VBROADCASTSS (R9)(CX*1), Z31
+	VFMADD231PS  Z28, Z31, Z14
+	VFMADD231PS  Z29, Z31, Z15
+	VBROADCASTSS (R9)(CX*2), Z30
+	VFMADD231PS  Z28, Z30, Z16
+	VFMADD231PS  Z29, Z30, Z17
+	ADDQ         DX, R9
+	VBROADCASTSS (R10), Z31
+	VFMADD231PS  Z28, Z31, Z18
+	VFMADD231PS  Z29, Z31, Z19
+	VBROADCASTSS (R10)(CX*1), Z30
+	VFMADD231PS  Z28, Z30, Z20
+	VFMADD231PS  Z29, Z30, Z21
+	VBROADCASTSS (R10)(CX*2), Z31
+	VFMADD231PS  Z28, Z31, Z22
+	VFMADD231PS  Z29, Z31, Z23
+	ADDQ         DX, R10
+	VBROADCASTSS (R11), Z30
+	VFMADD231PS  Z28, Z30, Z24
+	VFMADD231PS  Z29, Z30, Z25
+	VBROADCASTSS (R11)(CX*1), Z31
+	VFMADD231PS  Z28, Z31, Z26
+	VFMADD231PS  Z29, Z31, Z27
+	ADDQ         DX, R11
+	SUBQ         $0x01, AX
+	JNZ          whole
+	JMP          store
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
@@ -8194,49 +9158,51 @@ loop:
 	ADDQ         DX, R11
 	SUBQ         $0x01, AX
 	JNZ          loop
-	MOVQ         c+48(FP), AX
-	MOVQ         ldc+56(FP), CX
-	VMOVUPS      Z0, K1, (AX)
-	VMOVUPS      Z1, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z2, K1, (AX)
-	VMOVUPS      Z3, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z4, K1, (AX)
-	VMOVUPS      Z5, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z6, K1, (AX)
-	VMOVUPS      Z7, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z8, K1, (AX)
-	VMOVUPS      Z9, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z10, K1, (AX)
-	VMOVUPS      Z11, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z12, K1, (AX)
-	VMOVUPS      Z13, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z14, K1, (AX)
-	VMOVUPS      Z15, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z16, K1, (AX)
-	VMOVUPS      Z17, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z18, K1, (AX)
-	VMOVUPS      Z19, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z20, K1, (AX)
-	VMOVUPS      Z21, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z22, K1, (AX)
-	VMOVUPS      Z23, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z24, K1, (AX)
-	VMOVUPS      Z25, K2, 64(AX)
-	ADDQ         CX, AX
-	VMOVUPS      Z26, K1, (AX)
-	VMOVUPS      Z27, K2, 64(AX)
+
+store:
+	MOVQ    c+48(FP), AX
+	MOVQ    ldc+56(FP), CX
+	VMOVUPS Z0, K1, (AX)
+	VMOVUPS Z1, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z2, K1, (AX)
+	VMOVUPS Z3, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z4, K1, (AX)
+	VMOVUPS Z5, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z6, K1, (AX)
+	VMOVUPS Z7, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z8, K1, (AX)
+	VMOVUPS Z9, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z10, K1, (AX)
+	VMOVUPS Z11, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z12, K1, (AX)
+	VMOVUPS Z13, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z14, K1, (AX)
+	VMOVUPS Z15, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z16, K1, (AX)
+	VMOVUPS Z17, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z18, K1, (AX)
+	VMOVUPS Z19, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z20, K1, (AX)
+	VMOVUPS Z21, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z22, K1, (AX)
+	VMOVUPS Z23, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z24, K1, (AX)
+	VMOVUPS Z25, K2, 64(AX)
+	ADDQ    CX, AX
+	VMOVUPS Z26, K1, (AX)
+	VMOVUPS Z27, K2, 64(AX)
 	VZEROUPPER
 	RET
 
@@ -16861,6 +17827,22 @@ start:
 	MOVQ b+32(FP), DX
 	MOVQ bs+40(FP), BX
 	MOVQ a+8(FP), SI
+	MOVQ n+64(FP), DI
+	CMPQ DI, $0x10
+	JNE  loop
+
+whole:
+	VMOVUPS      (DX), Z28
+	ADDQ         BX, DX
+	VBROADCASTSS (SI), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG $0x400e9262
+	WORD $0xc452
+	ADDQ CX, SI
+	SUBQ $0x01, AX
+	JNZ  whole
+	JMP  store
 
 loop:
 	VMOVUPS.Z    (DX), K1, Z28
@@ -16868,11 +17850,13 @@ loop:
 	VBROADCASTSS (SI), Z30
 
 	// VDPBF16PS Z28, Z30, Z0
-	LONG    $0x400e9262
-	WORD    $0xc452
-	ADDQ    CX, SI
-	SUBQ    $0x01, AX
-	JNZ     loop
+	LONG $0x400e9262
+	WORD $0xc452
+	ADDQ CX, SI
+	SUBQ $0x01, AX
+	JNZ  loop
+
+store:
 	MOVQ    c+48(FP), AX
 	MOVQ    ldc+56(FP), CX
 	VMOVUPS Z0, K1, (AX)
@@ -16905,6 +17889,27 @@ start:
 	MOVQ b+32(FP), DX
 	MOVQ bs+40(FP), BX
 	MOVQ a+8(FP), SI
+	MOVQ n+64(FP), DI
+	CMPQ DI, $0x20
+	JNE  loop
+
+whole:
+	VMOVUPS      (DX), Z28
+	VMOVUPS      64(DX), Z29
+	ADDQ         BX, DX
+	VBROADCASTSS (SI), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG $0x400e9262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z1
+	LONG $0x400e9262
+	WORD $0xcd52
+	ADDQ CX, SI
+	SUBQ $0x01, AX
+	JNZ  whole
+	JMP  store
 
 loop:
 	VMOVUPS.Z    (DX), K1, Z28
@@ -16917,11 +17922,13 @@ loop:
 	WORD $0xc452
 
 	// VDPBF16PS Z29, Z30, Z1
-	LONG    $0x400e9262
-	WORD    $0xcd52
-	ADDQ    CX, SI
-	SUBQ    $0x01, AX
-	JNZ     loop
+	LONG $0x400e9262
+	WORD $0xcd52
+	ADDQ CX, SI
+	SUBQ $0x01, AX
+	JNZ  loop
+
+store:
 	MOVQ    c+48(FP), AX
 	MOVQ    ldc+56(FP), CX
 	VMOVUPS Z0, K1, (AX)
@@ -16956,6 +17963,27 @@ start:
 	MOVQ b+32(FP), BX
 	MOVQ bs+40(FP), SI
 	MOVQ a+8(FP), DI
+	MOVQ n+64(FP), R8
+	CMPQ R8, $0x10
+	JNE  loop
+
+whole:
+	VMOVUPS      (BX), Z28
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG         $0x400e9262
+	WORD         $0xc452
+	VBROADCASTSS (DI)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG $0x40069262
+	WORD $0xd452
+	ADDQ DX, DI
+	SUBQ $0x01, AX
+	JNZ  whole
+	JMP  store
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
@@ -16968,11 +17996,13 @@ loop:
 	VBROADCASTSS (DI)(CX*1), Z31
 
 	// VDPBF16PS Z28, Z31, Z2
-	LONG    $0x40069262
-	WORD    $0xd452
-	ADDQ    DX, DI
-	SUBQ    $0x01, AX
-	JNZ     loop
+	LONG $0x40069262
+	WORD $0xd452
+	ADDQ DX, DI
+	SUBQ $0x01, AX
+	JNZ  loop
+
+store:
 	MOVQ    c+48(FP), AX
 	MOVQ    ldc+56(FP), CX
 	VMOVUPS Z0, K1, (AX)
@@ -17012,6 +18042,36 @@ start:
 	MOVQ b+32(FP), BX
 	MOVQ bs+40(FP), SI
 	MOVQ a+8(FP), DI
+	MOVQ n+64(FP), R8
+	CMPQ R8, $0x20
+	JNE  loop
+
+whole:
+	VMOVUPS      (BX), Z28
+	VMOVUPS      64(BX), Z29
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG $0x400e9262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z1
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS (DI)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG $0x40069262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z3
+	LONG $0x40069262
+	WORD $0xdd52
+	ADDQ DX, DI
+	SUBQ $0x01, AX
+	JNZ  whole
+	JMP  store
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
@@ -17033,11 +18093,13 @@ loop:
 	WORD $0xd452
 
 	// VDPBF16PS Z29, Z31, Z3
-	LONG    $0x40069262
-	WORD    $0xdd52
-	ADDQ    DX, DI
-	SUBQ    $0x01, AX
-	JNZ     loop
+	LONG $0x40069262
+	WORD $0xdd52
+	ADDQ DX, DI
+	SUBQ $0x01, AX
+	JNZ  loop
+
+store:
 	MOVQ    c+48(FP), AX
 	MOVQ    ldc+56(FP), CX
 	VMOVUPS Z0, K1, (AX)
@@ -17078,6 +18140,32 @@ start:
 	MOVQ b+32(FP), BX
 	MOVQ bs+40(FP), SI
 	MOVQ a+8(FP), DI
+	MOVQ n+64(FP), R8
+	CMPQ R8, $0x10
+	JNE  loop
+
+whole:
+	VMOVUPS      (BX), Z28
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG         $0x400e9262
+	WORD         $0xc452
+	VBROADCASTSS (DI)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG         $0x40069262
+	WORD         $0xd452
+	VBROADCASTSS (DI)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG $0x400e9262
+	WORD $0xe452
+	ADDQ DX, DI
+	SUBQ $0x01, AX
+	JNZ  whole
+	JMP  store
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
@@ -17095,11 +18183,13 @@ loop:
 	VBROADCASTSS (DI)(CX*2), Z30
 
 	// VDPBF16PS Z28, Z30, Z4
-	LONG    $0x400e9262
-	WORD    $0xe452
-	ADDQ    DX, DI
-	SUBQ    $0x01, AX
-	JNZ     loop
+	LONG $0x400e9262
+	WORD $0xe452
+	ADDQ DX, DI
+	SUBQ $0x01, AX
+	JNZ  loop
+
+store:
 	MOVQ    c+48(FP), AX
 	MOVQ    ldc+56(FP), CX
 	VMOVUPS Z0, K1, (AX)
@@ -17146,6 +18236,45 @@ start:
 	MOVQ b+32(FP), BX
 	MOVQ bs+40(FP), SI
 	MOVQ a+8(FP), DI
+	MOVQ n+64(FP), R8
+	CMPQ R8, $0x20
+	JNE  loop
+
+whole:
+	VMOVUPS      (BX), Z28
+	VMOVUPS      64(BX), Z29
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG $0x400e9262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z1
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS (DI)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG $0x40069262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z3
+	LONG         $0x40069262
+	WORD         $0xdd52
+	VBROADCASTSS (DI)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG $0x400e9262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z5
+	LONG $0x400e9262
+	WORD $0xed52
+	ADDQ DX, DI
+	SUBQ $0x01, AX
+	JNZ  whole
+	JMP  store
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
@@ -17176,11 +18305,13 @@ loop:
 	WORD $0xe452
 
 	// VDPBF16PS Z29, Z30, Z5
-	LONG    $0x400e9262
-	WORD    $0xed52
-	ADDQ    DX, DI
-	SUBQ    $0x01, AX
-	JNZ     loop
+	LONG $0x400e9262
+	WORD $0xed52
+	ADDQ DX, DI
+	SUBQ $0x01, AX
+	JNZ  loop
+
+store:
 	MOVQ    c+48(FP), AX
 	MOVQ    ldc+56(FP), CX
 	VMOVUPS Z0, K1, (AX)
@@ -17229,6 +18360,38 @@ start:
 	MOVQ a+8(FP), DI
 	LEAQ (DI)(CX*2), R8
 	ADDQ CX, R8
+	MOVQ n+64(FP), R9
+	CMPQ R9, $0x10
+	JNE  loop
+
+whole:
+	VMOVUPS      (BX), Z28
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG         $0x400e9262
+	WORD         $0xc452
+	VBROADCASTSS (DI)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG         $0x40069262
+	WORD         $0xd452
+	VBROADCASTSS (DI)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG         $0x400e9262
+	WORD         $0xe452
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG $0x40069262
+	WORD $0xf452
+	ADDQ DX, R8
+	SUBQ $0x01, AX
+	JNZ  whole
+	JMP  store
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
@@ -17252,11 +18415,13 @@ loop:
 	VBROADCASTSS (R8), Z31
 
 	// VDPBF16PS Z28, Z31, Z6
-	LONG    $0x40069262
-	WORD    $0xf452
-	ADDQ    DX, R8
-	SUBQ    $0x01, AX
-	JNZ     loop
+	LONG $0x40069262
+	WORD $0xf452
+	ADDQ DX, R8
+	SUBQ $0x01, AX
+	JNZ  loop
+
+store:
 	MOVQ    c+48(FP), AX
 	MOVQ    ldc+56(FP), CX
 	VMOVUPS Z0, K1, (AX)
@@ -17312,6 +18477,55 @@ start:
 	MOVQ a+8(FP), DI
 	LEAQ (DI)(CX*2), R8
 	ADDQ CX, R8
+	MOVQ n+64(FP), R9
+	CMPQ R9, $0x20
+	JNE  loop
+
+whole:
+	VMOVUPS      (BX), Z28
+	VMOVUPS      64(BX), Z29
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG $0x400e9262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z1
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS (DI)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG $0x40069262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z3
+	LONG         $0x40069262
+	WORD         $0xdd52
+	VBROADCASTSS (DI)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG $0x400e9262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z5
+	LONG         $0x400e9262
+	WORD         $0xed52
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG $0x40069262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z7
+	LONG $0x40069262
+	WORD $0xfd52
+	ADDQ DX, R8
+	SUBQ $0x01, AX
+	JNZ  whole
+	JMP  store
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
@@ -17352,11 +18566,13 @@ loop:
 	WORD $0xf452
 
 	// VDPBF16PS Z29, Z31, Z7
-	LONG    $0x40069262
-	WORD    $0xfd52
-	ADDQ    DX, R8
-	SUBQ    $0x01, AX
-	JNZ     loop
+	LONG $0x40069262
+	WORD $0xfd52
+	ADDQ DX, R8
+	SUBQ $0x01, AX
+	JNZ  loop
+
+store:
 	MOVQ    c+48(FP), AX
 	MOVQ    ldc+56(FP), CX
 	VMOVUPS Z0, K1, (AX)
@@ -17411,6 +18627,43 @@ start:
 	MOVQ a+8(FP), DI
 	LEAQ (DI)(CX*2), R8
 	ADDQ CX, R8
+	MOVQ n+64(FP), R9
+	CMPQ R9, $0x10
+	JNE  loop
+
+whole:
+	VMOVUPS      (BX), Z28
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG         $0x400e9262
+	WORD         $0xc452
+	VBROADCASTSS (DI)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG         $0x40069262
+	WORD         $0xd452
+	VBROADCASTSS (DI)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG         $0x400e9262
+	WORD         $0xe452
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG         $0x40069262
+	WORD         $0xf452
+	VBROADCASTSS (R8)(CX*1), Z30
+
+	// VDPBF16PS Z28, Z30, Z8
+	LONG $0x400e1262
+	WORD $0xc452
+	ADDQ DX, R8
+	SUBQ $0x01, AX
+	JNZ  whole
+	JMP  store
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
@@ -17439,11 +18692,13 @@ loop:
 	VBROADCASTSS (R8)(CX*1), Z30
 
 	// VDPBF16PS Z28, Z30, Z8
-	LONG    $0x400e1262
-	WORD    $0xc452
-	ADDQ    DX, R8
-	SUBQ    $0x01, AX
-	JNZ     loop
+	LONG $0x400e1262
+	WORD $0xc452
+	ADDQ DX, R8
+	SUBQ $0x01, AX
+	JNZ  loop
+
+store:
 	MOVQ    c+48(FP), AX
 	MOVQ    ldc+56(FP), CX
 	VMOVUPS Z0, K1, (AX)
@@ -17506,6 +18761,64 @@ start:
 	MOVQ a+8(FP), DI
 	LEAQ (DI)(CX*2), R8
 	ADDQ CX, R8
+	MOVQ n+64(FP), R9
+	CMPQ R9, $0x20
+	JNE  loop
+
+whole:
+	VMOVUPS      (BX), Z28
+	VMOVUPS      64(BX), Z29
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG $0x400e9262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z1
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS (DI)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG $0x40069262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z3
+	LONG         $0x40069262
+	WORD         $0xdd52
+	VBROADCASTSS (DI)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG $0x400e9262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z5
+	LONG         $0x400e9262
+	WORD         $0xed52
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG $0x40069262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z7
+	LONG         $0x40069262
+	WORD         $0xfd52
+	VBROADCASTSS (R8)(CX*1), Z30
+
+	// VDPBF16PS Z28, Z30, Z8
+	LONG $0x400e1262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z9
+	LONG $0x400e1262
+	WORD $0xcd52
+	ADDQ DX, R8
+	SUBQ $0x01, AX
+	JNZ  whole
+	JMP  store
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
@@ -17555,11 +18868,13 @@ loop:
 	WORD $0xc452
 
 	// VDPBF16PS Z29, Z30, Z9
-	LONG    $0x400e1262
-	WORD    $0xcd52
-	ADDQ    DX, R8
-	SUBQ    $0x01, AX
-	JNZ     loop
+	LONG $0x400e1262
+	WORD $0xcd52
+	ADDQ DX, R8
+	SUBQ $0x01, AX
+	JNZ  loop
+
+store:
 	MOVQ    c+48(FP), AX
 	MOVQ    ldc+56(FP), CX
 	VMOVUPS Z0, K1, (AX)
@@ -17620,6 +18935,48 @@ start:
 	MOVQ a+8(FP), DI
 	LEAQ (DI)(CX*2), R8
 	ADDQ CX, R8
+	MOVQ n+64(FP), R9
+	CMPQ R9, $0x10
+	JNE  loop
+
+whole:
+	VMOVUPS      (BX), Z28
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG         $0x400e9262
+	WORD         $0xc452
+	VBROADCASTSS (DI)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG         $0x40069262
+	WORD         $0xd452
+	VBROADCASTSS (DI)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG         $0x400e9262
+	WORD         $0xe452
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG         $0x40069262
+	WORD         $0xf452
+	VBROADCASTSS (R8)(CX*1), Z30
+
+	// VDPBF16PS Z28, Z30, Z8
+	LONG         $0x400e1262
+	WORD         $0xc452
+	VBROADCASTSS (R8)(CX*2), Z31
+
+	// VDPBF16PS Z28, Z31, Z10
+	LONG $0x40061262
+	WORD $0xd452
+	ADDQ DX, R8
+	SUBQ $0x01, AX
+	JNZ  whole
+	JMP  store
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
@@ -17653,11 +19010,13 @@ loop:
 	VBROADCASTSS (R8)(CX*2), Z31
 
 	// VDPBF16PS Z28, Z31, Z10
-	LONG    $0x40061262
-	WORD    $0xd452
-	ADDQ    DX, R8
-	SUBQ    $0x01, AX
-	JNZ     loop
+	LONG $0x40061262
+	WORD $0xd452
+	ADDQ DX, R8
+	SUBQ $0x01, AX
+	JNZ  loop
+
+store:
 	MOVQ    c+48(FP), AX
 	MOVQ    ldc+56(FP), CX
 	VMOVUPS Z0, K1, (AX)
@@ -17727,6 +19086,73 @@ start:
 	MOVQ a+8(FP), DI
 	LEAQ (DI)(CX*2), R8
 	ADDQ CX, R8
+	MOVQ n+64(FP), R9
+	CMPQ R9, $0x20
+	JNE  loop
+
+whole:
+	VMOVUPS      (BX), Z28
+	VMOVUPS      64(BX), Z29
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG $0x400e9262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z1
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS (DI)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG $0x40069262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z3
+	LONG         $0x40069262
+	WORD         $0xdd52
+	VBROADCASTSS (DI)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG $0x400e9262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z5
+	LONG         $0x400e9262
+	WORD         $0xed52
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG $0x40069262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z7
+	LONG         $0x40069262
+	WORD         $0xfd52
+	VBROADCASTSS (R8)(CX*1), Z30
+
+	// VDPBF16PS Z28, Z30, Z8
+	LONG $0x400e1262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z9
+	LONG         $0x400e1262
+	WORD         $0xcd52
+	VBROADCASTSS (R8)(CX*2), Z31
+
+	// VDPBF16PS Z28, Z31, Z10
+	LONG $0x40061262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z11
+	LONG $0x40061262
+	WORD $0xdd52
+	ADDQ DX, R8
+	SUBQ $0x01, AX
+	JNZ  whole
+	JMP  store
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
@@ -17785,11 +19211,13 @@ loop:
 	WORD $0xd452
 
 	// VDPBF16PS Z29, Z31, Z11
-	LONG    $0x40061262
-	WORD    $0xdd52
-	ADDQ    DX, R8
-	SUBQ    $0x01, AX
-	JNZ     loop
+	LONG $0x40061262
+	WORD $0xdd52
+	ADDQ DX, R8
+	SUBQ $0x01, AX
+	JNZ  loop
+
+store:
 	MOVQ    c+48(FP), AX
 	MOVQ    ldc+56(FP), CX
 	VMOVUPS Z0, K1, (AX)
@@ -17858,6 +19286,54 @@ start:
 	ADDQ CX, R8
 	LEAQ (R8)(CX*2), R9
 	ADDQ CX, R9
+	MOVQ n+64(FP), R10
+	CMPQ R10, $0x10
+	JNE  loop
+
+whole:
+	VMOVUPS      (BX), Z28
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG         $0x400e9262
+	WORD         $0xc452
+	VBROADCASTSS (DI)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG         $0x40069262
+	WORD         $0xd452
+	VBROADCASTSS (DI)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG         $0x400e9262
+	WORD         $0xe452
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG         $0x40069262
+	WORD         $0xf452
+	VBROADCASTSS (R8)(CX*1), Z30
+
+	// VDPBF16PS Z28, Z30, Z8
+	LONG         $0x400e1262
+	WORD         $0xc452
+	VBROADCASTSS (R8)(CX*2), Z31
+
+	// VDPBF16PS Z28, Z31, Z10
+	LONG         $0x40061262
+	WORD         $0xd452
+	ADDQ         DX, R8
+	VBROADCASTSS (R9), Z30
+
+	// VDPBF16PS Z28, Z30, Z12
+	LONG $0x400e1262
+	WORD $0xe452
+	ADDQ DX, R9
+	SUBQ $0x01, AX
+	JNZ  whole
+	JMP  store
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
@@ -17897,11 +19373,13 @@ loop:
 	VBROADCASTSS (R9), Z30
 
 	// VDPBF16PS Z28, Z30, Z12
-	LONG    $0x400e1262
-	WORD    $0xe452
-	ADDQ    DX, R9
-	SUBQ    $0x01, AX
-	JNZ     loop
+	LONG $0x400e1262
+	WORD $0xe452
+	ADDQ DX, R9
+	SUBQ $0x01, AX
+	JNZ  loop
+
+store:
 	MOVQ    c+48(FP), AX
 	MOVQ    ldc+56(FP), CX
 	VMOVUPS Z0, K1, (AX)
@@ -17980,6 +19458,83 @@ start:
 	ADDQ CX, R8
 	LEAQ (R8)(CX*2), R9
 	ADDQ CX, R9
+	MOVQ n+64(FP), R10
+	CMPQ R10, $0x20
+	JNE  loop
+
+whole:
+	VMOVUPS      (BX), Z28
+	VMOVUPS      64(BX), Z29
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG $0x400e9262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z1
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS (DI)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG $0x40069262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z3
+	LONG         $0x40069262
+	WORD         $0xdd52
+	VBROADCASTSS (DI)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG $0x400e9262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z5
+	LONG         $0x400e9262
+	WORD         $0xed52
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG $0x40069262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z7
+	LONG         $0x40069262
+	WORD         $0xfd52
+	VBROADCASTSS (R8)(CX*1), Z30
+
+	// VDPBF16PS Z28, Z30, Z8
+	LONG $0x400e1262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z9
+	LONG         $0x400e1262
+	WORD         $0xcd52
+	VBROADCASTSS (R8)(CX*2), Z31
+
+	// VDPBF16PS Z28, Z31, Z10
+	LONG $0x40061262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z11
+	LONG         $0x40061262
+	WORD         $0xdd52
+	ADDQ         DX, R8
+	VBROADCASTSS (R9), Z30
+
+	// VDPBF16PS Z28, Z30, Z12
+	LONG $0x400e1262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z13
+	LONG $0x400e1262
+	WORD $0xed52
+	ADDQ DX, R9
+	SUBQ $0x01, AX
+	JNZ  whole
+	JMP  store
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
@@ -18048,11 +19603,13 @@ loop:
 	WORD $0xe452
 
 	// VDPBF16PS Z29, Z30, Z13
-	LONG    $0x400e1262
-	WORD    $0xed52
-	ADDQ    DX, R9
-	SUBQ    $0x01, AX
-	JNZ     loop
+	LONG $0x400e1262
+	WORD $0xed52
+	ADDQ DX, R9
+	SUBQ $0x01, AX
+	JNZ  loop
+
+store:
 	MOVQ    c+48(FP), AX
 	MOVQ    ldc+56(FP), CX
 	VMOVUPS Z0, K1, (AX)
@@ -18127,6 +19684,59 @@ start:
 	ADDQ CX, R8
 	LEAQ (R8)(CX*2), R9
 	ADDQ CX, R9
+	MOVQ n+64(FP), R10
+	CMPQ R10, $0x10
+	JNE  loop
+
+whole:
+	VMOVUPS      (BX), Z28
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG         $0x400e9262
+	WORD         $0xc452
+	VBROADCASTSS (DI)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG         $0x40069262
+	WORD         $0xd452
+	VBROADCASTSS (DI)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG         $0x400e9262
+	WORD         $0xe452
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG         $0x40069262
+	WORD         $0xf452
+	VBROADCASTSS (R8)(CX*1), Z30
+
+	// VDPBF16PS Z28, Z30, Z8
+	LONG         $0x400e1262
+	WORD         $0xc452
+	VBROADCASTSS (R8)(CX*2), Z31
+
+	// VDPBF16PS Z28, Z31, Z10
+	LONG         $0x40061262
+	WORD         $0xd452
+	ADDQ         DX, R8
+	VBROADCASTSS (R9), Z30
+
+	// VDPBF16PS Z28, Z30, Z12
+	LONG         $0x400e1262
+	WORD         $0xe452
+	VBROADCASTSS (R9)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z14
+	LONG $0x40061262
+	WORD $0xf452
+	ADDQ DX, R9
+	SUBQ $0x01, AX
+	JNZ  whole
+	JMP  store
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
@@ -18171,11 +19781,13 @@ loop:
 	VBROADCASTSS (R9)(CX*1), Z31
 
 	// VDPBF16PS Z28, Z31, Z14
-	LONG    $0x40061262
-	WORD    $0xf452
-	ADDQ    DX, R9
-	SUBQ    $0x01, AX
-	JNZ     loop
+	LONG $0x40061262
+	WORD $0xf452
+	ADDQ DX, R9
+	SUBQ $0x01, AX
+	JNZ  loop
+
+store:
 	MOVQ    c+48(FP), AX
 	MOVQ    ldc+56(FP), CX
 	VMOVUPS Z0, K1, (AX)
@@ -18261,6 +19873,92 @@ start:
 	ADDQ CX, R8
 	LEAQ (R8)(CX*2), R9
 	ADDQ CX, R9
+	MOVQ n+64(FP), R10
+	CMPQ R10, $0x20
+	JNE  loop
+
+whole:
+	VMOVUPS      (BX), Z28
+	VMOVUPS      64(BX), Z29
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG $0x400e9262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z1
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS (DI)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG $0x40069262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z3
+	LONG         $0x40069262
+	WORD         $0xdd52
+	VBROADCASTSS (DI)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG $0x400e9262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z5
+	LONG         $0x400e9262
+	WORD         $0xed52
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG $0x40069262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z7
+	LONG         $0x40069262
+	WORD         $0xfd52
+	VBROADCASTSS (R8)(CX*1), Z30
+
+	// VDPBF16PS Z28, Z30, Z8
+	LONG $0x400e1262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z9
+	LONG         $0x400e1262
+	WORD         $0xcd52
+	VBROADCASTSS (R8)(CX*2), Z31
+
+	// VDPBF16PS Z28, Z31, Z10
+	LONG $0x40061262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z11
+	LONG         $0x40061262
+	WORD         $0xdd52
+	ADDQ         DX, R8
+	VBROADCASTSS (R9), Z30
+
+	// VDPBF16PS Z28, Z30, Z12
+	LONG $0x400e1262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z13
+	LONG         $0x400e1262
+	WORD         $0xed52
+	VBROADCASTSS (R9)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z14
+	LONG $0x40061262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z15
+	LONG $0x40061262
+	WORD $0xfd52
+	ADDQ DX, R9
+	SUBQ $0x01, AX
+	JNZ  whole
+	JMP  store
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
@@ -18338,11 +20036,13 @@ loop:
 	WORD $0xf452
 
 	// VDPBF16PS Z29, Z31, Z15
-	LONG    $0x40061262
-	WORD    $0xfd52
-	ADDQ    DX, R9
-	SUBQ    $0x01, AX
-	JNZ     loop
+	LONG $0x40061262
+	WORD $0xfd52
+	ADDQ DX, R9
+	SUBQ $0x01, AX
+	JNZ  loop
+
+store:
 	MOVQ    c+48(FP), AX
 	MOVQ    ldc+56(FP), CX
 	VMOVUPS Z0, K1, (AX)
@@ -18423,6 +20123,64 @@ start:
 	ADDQ CX, R8
 	LEAQ (R8)(CX*2), R9
 	ADDQ CX, R9
+	MOVQ n+64(FP), R10
+	CMPQ R10, $0x10
+	JNE  loop
+
+whole:
+	VMOVUPS      (BX), Z28
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG         $0x400e9262
+	WORD         $0xc452
+	VBROADCASTSS (DI)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG         $0x40069262
+	WORD         $0xd452
+	VBROADCASTSS (DI)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG         $0x400e9262
+	WORD         $0xe452
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG         $0x40069262
+	WORD         $0xf452
+	VBROADCASTSS (R8)(CX*1), Z30
+
+	// VDPBF16PS Z28, Z30, Z8
+	LONG         $0x400e1262
+	WORD         $0xc452
+	VBROADCASTSS (R8)(CX*2), Z31
+
+	// VDPBF16PS Z28, Z31, Z10
+	LONG         $0x40061262
+	WORD         $0xd452
+	ADDQ         DX, R8
+	VBROADCASTSS (R9), Z30
+
+	// VDPBF16PS Z28, Z30, Z12
+	LONG         $0x400e1262
+	WORD         $0xe452
+	VBROADCASTSS (R9)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z14
+	LONG         $0x40061262
+	WORD         $0xf452
+	VBROADCASTSS (R9)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z16
+	LONG $0x400e8262
+	WORD $0xc452
+	ADDQ DX, R9
+	SUBQ $0x01, AX
+	JNZ  whole
+	JMP  store
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
@@ -18472,11 +20230,13 @@ loop:
 	VBROADCASTSS (R9)(CX*2), Z30
 
 	// VDPBF16PS Z28, Z30, Z16
-	LONG    $0x400e8262
-	WORD    $0xc452
-	ADDQ    DX, R9
-	SUBQ    $0x01, AX
-	JNZ     loop
+	LONG $0x400e8262
+	WORD $0xc452
+	ADDQ DX, R9
+	SUBQ $0x01, AX
+	JNZ  loop
+
+store:
 	MOVQ    c+48(FP), AX
 	MOVQ    ldc+56(FP), CX
 	VMOVUPS Z0, K1, (AX)
@@ -18569,6 +20329,101 @@ start:
 	ADDQ CX, R8
 	LEAQ (R8)(CX*2), R9
 	ADDQ CX, R9
+	MOVQ n+64(FP), R10
+	CMPQ R10, $0x20
+	JNE  loop
+
+whole:
+	VMOVUPS      (BX), Z28
+	VMOVUPS      64(BX), Z29
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG $0x400e9262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z1
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS (DI)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG $0x40069262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z3
+	LONG         $0x40069262
+	WORD         $0xdd52
+	VBROADCASTSS (DI)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG $0x400e9262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z5
+	LONG         $0x400e9262
+	WORD         $0xed52
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG $0x40069262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z7
+	LONG         $0x40069262
+	WORD         $0xfd52
+	VBROADCASTSS (R8)(CX*1), Z30
+
+	// VDPBF16PS Z28, Z30, Z8
+	LONG $0x400e1262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z9
+	LONG         $0x400e1262
+	WORD         $0xcd52
+	VBROADCASTSS (R8)(CX*2), Z31
+
+	// VDPBF16PS Z28, Z31, Z10
+	LONG $0x40061262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z11
+	LONG         $0x40061262
+	WORD         $0xdd52
+	ADDQ         DX, R8
+	VBROADCASTSS (R9), Z30
+
+	// VDPBF16PS Z28, Z30, Z12
+	LONG $0x400e1262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z13
+	LONG         $0x400e1262
+	WORD         $0xed52
+	VBROADCASTSS (R9)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z14
+	LONG $0x40061262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z15
+	LONG         $0x40061262
+	WORD         $0xfd52
+	VBROADCASTSS (R9)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z16
+	LONG $0x400e8262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z17
+	LONG $0x400e8262
+	WORD $0xcd52
+	ADDQ DX, R9
+	SUBQ $0x01, AX
+	JNZ  whole
+	JMP  store
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
@@ -18655,11 +20510,13 @@ loop:
 	WORD $0xc452
 
 	// VDPBF16PS Z29, Z30, Z17
-	LONG    $0x400e8262
-	WORD    $0xcd52
-	ADDQ    DX, R9
-	SUBQ    $0x01, AX
-	JNZ     loop
+	LONG $0x400e8262
+	WORD $0xcd52
+	ADDQ DX, R9
+	SUBQ $0x01, AX
+	JNZ  loop
+
+store:
 	MOVQ    c+48(FP), AX
 	MOVQ    ldc+56(FP), CX
 	VMOVUPS Z0, K1, (AX)
@@ -18748,6 +20605,70 @@ start:
 	ADDQ CX, R9
 	LEAQ (R9)(CX*2), R10
 	ADDQ CX, R10
+	MOVQ n+64(FP), R11
+	CMPQ R11, $0x10
+	JNE  loop
+
+whole:
+	VMOVUPS      (BX), Z28
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG         $0x400e9262
+	WORD         $0xc452
+	VBROADCASTSS (DI)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG         $0x40069262
+	WORD         $0xd452
+	VBROADCASTSS (DI)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG         $0x400e9262
+	WORD         $0xe452
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG         $0x40069262
+	WORD         $0xf452
+	VBROADCASTSS (R8)(CX*1), Z30
+
+	// VDPBF16PS Z28, Z30, Z8
+	LONG         $0x400e1262
+	WORD         $0xc452
+	VBROADCASTSS (R8)(CX*2), Z31
+
+	// VDPBF16PS Z28, Z31, Z10
+	LONG         $0x40061262
+	WORD         $0xd452
+	ADDQ         DX, R8
+	VBROADCASTSS (R9), Z30
+
+	// VDPBF16PS Z28, Z30, Z12
+	LONG         $0x400e1262
+	WORD         $0xe452
+	VBROADCASTSS (R9)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z14
+	LONG         $0x40061262
+	WORD         $0xf452
+	VBROADCASTSS (R9)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z16
+	LONG         $0x400e8262
+	WORD         $0xc452
+	ADDQ         DX, R9
+	VBROADCASTSS (R10), Z31
+
+	// VDPBF16PS Z28, Z31, Z18
+	LONG $0x40068262
+	WORD $0xd452
+	ADDQ DX, R10
+	SUBQ $0x01, AX
+	JNZ  whole
+	JMP  store
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
@@ -18803,11 +20724,13 @@ loop:
 	VBROADCASTSS (R10), Z31
 
 	// VDPBF16PS Z28, Z31, Z18
-	LONG    $0x40068262
-	WORD    $0xd452
-	ADDQ    DX, R10
-	SUBQ    $0x01, AX
-	JNZ     loop
+	LONG $0x40068262
+	WORD $0xd452
+	ADDQ DX, R10
+	SUBQ $0x01, AX
+	JNZ  loop
+
+store:
 	MOVQ    c+48(FP), AX
 	MOVQ    ldc+56(FP), CX
 	VMOVUPS Z0, K1, (AX)
@@ -18909,6 +20832,111 @@ start:
 	ADDQ CX, R9
 	LEAQ (R9)(CX*2), R10
 	ADDQ CX, R10
+	MOVQ n+64(FP), R11
+	CMPQ R11, $0x20
+	JNE  loop
+
+whole:
+	VMOVUPS      (BX), Z28
+	VMOVUPS      64(BX), Z29
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG $0x400e9262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z1
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS (DI)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG $0x40069262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z3
+	LONG         $0x40069262
+	WORD         $0xdd52
+	VBROADCASTSS (DI)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG $0x400e9262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z5
+	LONG         $0x400e9262
+	WORD         $0xed52
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG $0x40069262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z7
+	LONG         $0x40069262
+	WORD         $0xfd52
+	VBROADCASTSS (R8)(CX*1), Z30
+
+	// VDPBF16PS Z28, Z30, Z8
+	LONG $0x400e1262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z9
+	LONG         $0x400e1262
+	WORD         $0xcd52
+	VBROADCASTSS (R8)(CX*2), Z31
+
+	// VDPBF16PS Z28, Z31, Z10
+	LONG $0x40061262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z11
+	LONG         $0x40061262
+	WORD         $0xdd52
+	ADDQ         DX, R8
+	VBROADCASTSS (R9), Z30
+
+	// VDPBF16PS Z28, Z30, Z12
+	LONG $0x400e1262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z13
+	LONG         $0x400e1262
+	WORD         $0xed52
+	VBROADCASTSS (R9)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z14
+	LONG $0x40061262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z15
+	LONG         $0x40061262
+	WORD         $0xfd52
+	VBROADCASTSS (R9)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z16
+	LONG $0x400e8262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z17
+	LONG         $0x400e8262
+	WORD         $0xcd52
+	ADDQ         DX, R9
+	VBROADCASTSS (R10), Z31
+
+	// VDPBF16PS Z28, Z31, Z18
+	LONG $0x40068262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z19
+	LONG $0x40068262
+	WORD $0xdd52
+	ADDQ DX, R10
+	SUBQ $0x01, AX
+	JNZ  whole
+	JMP  store
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
@@ -19005,11 +21033,13 @@ loop:
 	WORD $0xd452
 
 	// VDPBF16PS Z29, Z31, Z19
-	LONG    $0x40068262
-	WORD    $0xdd52
-	ADDQ    DX, R10
-	SUBQ    $0x01, AX
-	JNZ     loop
+	LONG $0x40068262
+	WORD $0xdd52
+	ADDQ DX, R10
+	SUBQ $0x01, AX
+	JNZ  loop
+
+store:
 	MOVQ    c+48(FP), AX
 	MOVQ    ldc+56(FP), CX
 	VMOVUPS Z0, K1, (AX)
@@ -19104,6 +21134,75 @@ start:
 	ADDQ CX, R9
 	LEAQ (R9)(CX*2), R10
 	ADDQ CX, R10
+	MOVQ n+64(FP), R11
+	CMPQ R11, $0x10
+	JNE  loop
+
+whole:
+	VMOVUPS      (BX), Z28
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG         $0x400e9262
+	WORD         $0xc452
+	VBROADCASTSS (DI)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG         $0x40069262
+	WORD         $0xd452
+	VBROADCASTSS (DI)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG         $0x400e9262
+	WORD         $0xe452
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG         $0x40069262
+	WORD         $0xf452
+	VBROADCASTSS (R8)(CX*1), Z30
+
+	// VDPBF16PS Z28, Z30, Z8
+	LONG         $0x400e1262
+	WORD         $0xc452
+	VBROADCASTSS (R8)(CX*2), Z31
+
+	// VDPBF16PS Z28, Z31, Z10
+	LONG         $0x40061262
+	WORD         $0xd452
+	ADDQ         DX, R8
+	VBROADCASTSS (R9), Z30
+
+	// VDPBF16PS Z28, Z30, Z12
+	LONG         $0x400e1262
+	WORD         $0xe452
+	VBROADCASTSS (R9)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z14
+	LONG         $0x40061262
+	WORD         $0xf452
+	VBROADCASTSS (R9)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z16
+	LONG         $0x400e8262
+	WORD         $0xc452
+	ADDQ         DX, R9
+	VBROADCASTSS (R10), Z31
+
+	// VDPBF16PS Z28, Z31, Z18
+	LONG         $0x40068262
+	WORD         $0xd452
+	VBROADCASTSS (R10)(CX*1), Z30
+
+	// VDPBF16PS Z28, Z30, Z20
+	LONG $0x400e8262
+	WORD $0xe452
+	ADDQ DX, R10
+	SUBQ $0x01, AX
+	JNZ  whole
+	JMP  store
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
@@ -19164,11 +21263,13 @@ loop:
 	VBROADCASTSS (R10)(CX*1), Z30
 
 	// VDPBF16PS Z28, Z30, Z20
-	LONG    $0x400e8262
-	WORD    $0xe452
-	ADDQ    DX, R10
-	SUBQ    $0x01, AX
-	JNZ     loop
+	LONG $0x400e8262
+	WORD $0xe452
+	ADDQ DX, R10
+	SUBQ $0x01, AX
+	JNZ  loop
+
+store:
 	MOVQ    c+48(FP), AX
 	MOVQ    ldc+56(FP), CX
 	VMOVUPS Z0, K1, (AX)
@@ -19277,6 +21378,120 @@ start:
 	ADDQ CX, R9
 	LEAQ (R9)(CX*2), R10
 	ADDQ CX, R10
+	MOVQ n+64(FP), R11
+	CMPQ R11, $0x20
+	JNE  loop
+
+whole:
+	VMOVUPS      (BX), Z28
+	VMOVUPS      64(BX), Z29
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG $0x400e9262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z1
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS (DI)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG $0x40069262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z3
+	LONG         $0x40069262
+	WORD         $0xdd52
+	VBROADCASTSS (DI)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG $0x400e9262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z5
+	LONG         $0x400e9262
+	WORD         $0xed52
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG $0x40069262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z7
+	LONG         $0x40069262
+	WORD         $0xfd52
+	VBROADCASTSS (R8)(CX*1), Z30
+
+	// VDPBF16PS Z28, Z30, Z8
+	LONG $0x400e1262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z9
+	LONG         $0x400e1262
+	WORD         $0xcd52
+	VBROADCASTSS (R8)(CX*2), Z31
+
+	// VDPBF16PS Z28, Z31, Z10
+	LONG $0x40061262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z11
+	LONG         $0x40061262
+	WORD         $0xdd52
+	ADDQ         DX, R8
+	VBROADCASTSS (R9), Z30
+
+	// VDPBF16PS Z28, Z30, Z12
+	LONG $0x400e1262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z13
+	LONG         $0x400e1262
+	WORD         $0xed52
+	VBROADCASTSS (R9)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z14
+	LONG $0x40061262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z15
+	LONG         $0x40061262
+	WORD         $0xfd52
+	VBROADCASTSS (R9)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z16
+	LONG $0x400e8262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z17
+	LONG         $0x400e8262
+	WORD         $0xcd52
+	ADDQ         DX, R9
+	VBROADCASTSS (R10), Z31
+
+	// VDPBF16PS Z28, Z31, Z18
+	LONG $0x40068262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z19
+	LONG         $0x40068262
+	WORD         $0xdd52
+	VBROADCASTSS (R10)(CX*1), Z30
+
+	// VDPBF16PS Z28, Z30, Z20
+	LONG $0x400e8262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z21
+	LONG $0x400e8262
+	WORD $0xed52
+	ADDQ DX, R10
+	SUBQ $0x01, AX
+	JNZ  whole
+	JMP  store
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
@@ -19382,11 +21597,13 @@ loop:
 	WORD $0xe452
 
 	// VDPBF16PS Z29, Z30, Z21
-	LONG    $0x400e8262
-	WORD    $0xed52
-	ADDQ    DX, R10
-	SUBQ    $0x01, AX
-	JNZ     loop
+	LONG $0x400e8262
+	WORD $0xed52
+	ADDQ DX, R10
+	SUBQ $0x01, AX
+	JNZ  loop
+
+store:
 	MOVQ    c+48(FP), AX
 	MOVQ    ldc+56(FP), CX
 	VMOVUPS Z0, K1, (AX)
@@ -19487,6 +21704,80 @@ start:
 	ADDQ CX, R9
 	LEAQ (R9)(CX*2), R10
 	ADDQ CX, R10
+	MOVQ n+64(FP), R11
+	CMPQ R11, $0x10
+	JNE  loop
+
+whole:
+	VMOVUPS      (BX), Z28
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG         $0x400e9262
+	WORD         $0xc452
+	VBROADCASTSS (DI)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG         $0x40069262
+	WORD         $0xd452
+	VBROADCASTSS (DI)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG         $0x400e9262
+	WORD         $0xe452
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG         $0x40069262
+	WORD         $0xf452
+	VBROADCASTSS (R8)(CX*1), Z30
+
+	// VDPBF16PS Z28, Z30, Z8
+	LONG         $0x400e1262
+	WORD         $0xc452
+	VBROADCASTSS (R8)(CX*2), Z31
+
+	// VDPBF16PS Z28, Z31, Z10
+	LONG         $0x40061262
+	WORD         $0xd452
+	ADDQ         DX, R8
+	VBROADCASTSS (R9), Z30
+
+	// VDPBF16PS Z28, Z30, Z12
+	LONG         $0x400e1262
+	WORD         $0xe452
+	VBROADCASTSS (R9)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z14
+	LONG         $0x40061262
+	WORD         $0xf452
+	VBROADCASTSS (R9)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z16
+	LONG         $0x400e8262
+	WORD         $0xc452
+	ADDQ         DX, R9
+	VBROADCASTSS (R10), Z31
+
+	// VDPBF16PS Z28, Z31, Z18
+	LONG         $0x40068262
+	WORD         $0xd452
+	VBROADCASTSS (R10)(CX*1), Z30
+
+	// VDPBF16PS Z28, Z30, Z20
+	LONG         $0x400e8262
+	WORD         $0xe452
+	VBROADCASTSS (R10)(CX*2), Z31
+
+	// VDPBF16PS Z28, Z31, Z22
+	LONG $0x40068262
+	WORD $0xf452
+	ADDQ DX, R10
+	SUBQ $0x01, AX
+	JNZ  whole
+	JMP  store
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
@@ -19552,11 +21843,13 @@ loop:
 	VBROADCASTSS (R10)(CX*2), Z31
 
 	// VDPBF16PS Z28, Z31, Z22
-	LONG    $0x40068262
-	WORD    $0xf452
-	ADDQ    DX, R10
-	SUBQ    $0x01, AX
-	JNZ     loop
+	LONG $0x40068262
+	WORD $0xf452
+	ADDQ DX, R10
+	SUBQ $0x01, AX
+	JNZ  loop
+
+store:
 	MOVQ    c+48(FP), AX
 	MOVQ    ldc+56(FP), CX
 	VMOVUPS Z0, K1, (AX)
@@ -19672,6 +21965,129 @@ start:
 	ADDQ CX, R9
 	LEAQ (R9)(CX*2), R10
 	ADDQ CX, R10
+	MOVQ n+64(FP), R11
+	CMPQ R11, $0x20
+	JNE  loop
+
+whole:
+	VMOVUPS      (BX), Z28
+	VMOVUPS      64(BX), Z29
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG $0x400e9262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z1
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS (DI)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG $0x40069262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z3
+	LONG         $0x40069262
+	WORD         $0xdd52
+	VBROADCASTSS (DI)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG $0x400e9262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z5
+	LONG         $0x400e9262
+	WORD         $0xed52
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG $0x40069262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z7
+	LONG         $0x40069262
+	WORD         $0xfd52
+	VBROADCASTSS (R8)(CX*1), Z30
+
+	// VDPBF16PS Z28, Z30, Z8
+	LONG $0x400e1262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z9
+	LONG         $0x400e1262
+	WORD         $0xcd52
+	VBROADCASTSS (R8)(CX*2), Z31
+
+	// VDPBF16PS Z28, Z31, Z10
+	LONG $0x40061262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z11
+	LONG         $0x40061262
+	WORD         $0xdd52
+	ADDQ         DX, R8
+	VBROADCASTSS (R9), Z30
+
+	// VDPBF16PS Z28, Z30, Z12
+	LONG $0x400e1262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z13
+	LONG         $0x400e1262
+	WORD         $0xed52
+	VBROADCASTSS (R9)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z14
+	LONG $0x40061262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z15
+	LONG         $0x40061262
+	WORD         $0xfd52
+	VBROADCASTSS (R9)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z16
+	LONG $0x400e8262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z17
+	LONG         $0x400e8262
+	WORD         $0xcd52
+	ADDQ         DX, R9
+	VBROADCASTSS (R10), Z31
+
+	// VDPBF16PS Z28, Z31, Z18
+	LONG $0x40068262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z19
+	LONG         $0x40068262
+	WORD         $0xdd52
+	VBROADCASTSS (R10)(CX*1), Z30
+
+	// VDPBF16PS Z28, Z30, Z20
+	LONG $0x400e8262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z21
+	LONG         $0x400e8262
+	WORD         $0xed52
+	VBROADCASTSS (R10)(CX*2), Z31
+
+	// VDPBF16PS Z28, Z31, Z22
+	LONG $0x40068262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z23
+	LONG $0x40068262
+	WORD $0xfd52
+	ADDQ DX, R10
+	SUBQ $0x01, AX
+	JNZ  whole
+	JMP  store
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
@@ -19786,11 +22202,13 @@ loop:
 	WORD $0xf452
 
 	// VDPBF16PS Z29, Z31, Z23
-	LONG    $0x40068262
-	WORD    $0xfd52
-	ADDQ    DX, R10
-	SUBQ    $0x01, AX
-	JNZ     loop
+	LONG $0x40068262
+	WORD $0xfd52
+	ADDQ DX, R10
+	SUBQ $0x01, AX
+	JNZ  loop
+
+store:
 	MOVQ    c+48(FP), AX
 	MOVQ    ldc+56(FP), CX
 	VMOVUPS Z0, K1, (AX)
@@ -19899,6 +22317,86 @@ start:
 	ADDQ CX, R10
 	LEAQ (R10)(CX*2), R11
 	ADDQ CX, R11
+	MOVQ n+64(FP), R12
+	CMPQ R12, $0x10
+	JNE  loop
+
+whole:
+	VMOVUPS      (BX), Z28
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG         $0x400e9262
+	WORD         $0xc452
+	VBROADCASTSS (DI)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG         $0x40069262
+	WORD         $0xd452
+	VBROADCASTSS (DI)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG         $0x400e9262
+	WORD         $0xe452
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG         $0x40069262
+	WORD         $0xf452
+	VBROADCASTSS (R8)(CX*1), Z30
+
+	// VDPBF16PS Z28, Z30, Z8
+	LONG         $0x400e1262
+	WORD         $0xc452
+	VBROADCASTSS (R8)(CX*2), Z31
+
+	// VDPBF16PS Z28, Z31, Z10
+	LONG         $0x40061262
+	WORD         $0xd452
+	ADDQ         DX, R8
+	VBROADCASTSS (R9), Z30
+
+	// VDPBF16PS Z28, Z30, Z12
+	LONG         $0x400e1262
+	WORD         $0xe452
+	VBROADCASTSS (R9)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z14
+	LONG         $0x40061262
+	WORD         $0xf452
+	VBROADCASTSS (R9)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z16
+	LONG         $0x400e8262
+	WORD         $0xc452
+	ADDQ         DX, R9
+	VBROADCASTSS (R10), Z31
+
+	// VDPBF16PS Z28, Z31, Z18
+	LONG         $0x40068262
+	WORD         $0xd452
+	VBROADCASTSS (R10)(CX*1), Z30
+
+	// VDPBF16PS Z28, Z30, Z20
+	LONG         $0x400e8262
+	WORD         $0xe452
+	VBROADCASTSS (R10)(CX*2), Z31
+
+	// VDPBF16PS Z28, Z31, Z22
+	LONG         $0x40068262
+	WORD         $0xf452
+	ADDQ         DX, R10
+	VBROADCASTSS (R11), Z30
+
+	// VDPBF16PS Z28, Z30, Z24
+	LONG $0x400e0262
+	WORD $0xc452
+	ADDQ DX, R11
+	SUBQ $0x01, AX
+	JNZ  whole
+	JMP  store
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
@@ -19970,11 +22468,13 @@ loop:
 	VBROADCASTSS (R11), Z30
 
 	// VDPBF16PS Z28, Z30, Z24
-	LONG    $0x400e0262
-	WORD    $0xc452
-	ADDQ    DX, R11
-	SUBQ    $0x01, AX
-	JNZ     loop
+	LONG $0x400e0262
+	WORD $0xc452
+	ADDQ DX, R11
+	SUBQ $0x01, AX
+	JNZ  loop
+
+store:
 	MOVQ    c+48(FP), AX
 	MOVQ    ldc+56(FP), CX
 	VMOVUPS Z0, K1, (AX)
@@ -20099,6 +22599,139 @@ start:
 	ADDQ CX, R10
 	LEAQ (R10)(CX*2), R11
 	ADDQ CX, R11
+	MOVQ n+64(FP), R12
+	CMPQ R12, $0x20
+	JNE  loop
+
+whole:
+	VMOVUPS      (BX), Z28
+	VMOVUPS      64(BX), Z29
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG $0x400e9262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z1
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS (DI)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG $0x40069262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z3
+	LONG         $0x40069262
+	WORD         $0xdd52
+	VBROADCASTSS (DI)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG $0x400e9262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z5
+	LONG         $0x400e9262
+	WORD         $0xed52
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG $0x40069262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z7
+	LONG         $0x40069262
+	WORD         $0xfd52
+	VBROADCASTSS (R8)(CX*1), Z30
+
+	// VDPBF16PS Z28, Z30, Z8
+	LONG $0x400e1262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z9
+	LONG         $0x400e1262
+	WORD         $0xcd52
+	VBROADCASTSS (R8)(CX*2), Z31
+
+	// VDPBF16PS Z28, Z31, Z10
+	LONG $0x40061262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z11
+	LONG         $0x40061262
+	WORD         $0xdd52
+	ADDQ         DX, R8
+	VBROADCASTSS (R9), Z30
+
+	// VDPBF16PS Z28, Z30, Z12
+	LONG $0x400e1262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z13
+	LONG         $0x400e1262
+	WORD         $0xed52
+	VBROADCASTSS (R9)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z14
+	LONG $0x40061262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z15
+	LONG         $0x40061262
+	WORD         $0xfd52
+	VBROADCASTSS (R9)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z16
+	LONG $0x400e8262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z17
+	LONG         $0x400e8262
+	WORD         $0xcd52
+	ADDQ         DX, R9
+	VBROADCASTSS (R10), Z31
+
+	// VDPBF16PS Z28, Z31, Z18
+	LONG $0x40068262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z19
+	LONG         $0x40068262
+	WORD         $0xdd52
+	VBROADCASTSS (R10)(CX*1), Z30
+
+	// VDPBF16PS Z28, Z30, Z20
+	LONG $0x400e8262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z21
+	LONG         $0x400e8262
+	WORD         $0xed52
+	VBROADCASTSS (R10)(CX*2), Z31
+
+	// VDPBF16PS Z28, Z31, Z22
+	LONG $0x40068262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z23
+	LONG         $0x40068262
+	WORD         $0xfd52
+	ADDQ         DX, R10
+	VBROADCASTSS (R11), Z30
+
+	// VDPBF16PS Z28, Z30, Z24
+	LONG $0x400e0262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z25
+	LONG $0x400e0262
+	WORD $0xcd52
+	ADDQ DX, R11
+	SUBQ $0x01, AX
+	JNZ  whole
+	JMP  store
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
@@ -20223,11 +22856,13 @@ loop:
 	WORD $0xc452
 
 	// VDPBF16PS Z29, Z30, Z25
-	LONG    $0x400e0262
-	WORD    $0xcd52
-	ADDQ    DX, R11
-	SUBQ    $0x01, AX
-	JNZ     loop
+	LONG $0x400e0262
+	WORD $0xcd52
+	ADDQ DX, R11
+	SUBQ $0x01, AX
+	JNZ  loop
+
+store:
 	MOVQ    c+48(FP), AX
 	MOVQ    ldc+56(FP), CX
 	VMOVUPS Z0, K1, (AX)
@@ -20342,6 +22977,91 @@ start:
 	ADDQ CX, R10
 	LEAQ (R10)(CX*2), R11
 	ADDQ CX, R11
+	MOVQ n+64(FP), R12
+	CMPQ R12, $0x10
+	JNE  loop
+
+whole:
+	VMOVUPS      (BX), Z28
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG         $0x400e9262
+	WORD         $0xc452
+	VBROADCASTSS (DI)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG         $0x40069262
+	WORD         $0xd452
+	VBROADCASTSS (DI)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG         $0x400e9262
+	WORD         $0xe452
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG         $0x40069262
+	WORD         $0xf452
+	VBROADCASTSS (R8)(CX*1), Z30
+
+	// VDPBF16PS Z28, Z30, Z8
+	LONG         $0x400e1262
+	WORD         $0xc452
+	VBROADCASTSS (R8)(CX*2), Z31
+
+	// VDPBF16PS Z28, Z31, Z10
+	LONG         $0x40061262
+	WORD         $0xd452
+	ADDQ         DX, R8
+	VBROADCASTSS (R9), Z30
+
+	// VDPBF16PS Z28, Z30, Z12
+	LONG         $0x400e1262
+	WORD         $0xe452
+	VBROADCASTSS (R9)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z14
+	LONG         $0x40061262
+	WORD         $0xf452
+	VBROADCASTSS (R9)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z16
+	LONG         $0x400e8262
+	WORD         $0xc452
+	ADDQ         DX, R9
+	VBROADCASTSS (R10), Z31
+
+	// VDPBF16PS Z28, Z31, Z18
+	LONG         $0x40068262
+	WORD         $0xd452
+	VBROADCASTSS (R10)(CX*1), Z30
+
+	// VDPBF16PS Z28, Z30, Z20
+	LONG         $0x400e8262
+	WORD         $0xe452
+	VBROADCASTSS (R10)(CX*2), Z31
+
+	// VDPBF16PS Z28, Z31, Z22
+	LONG         $0x40068262
+	WORD         $0xf452
+	ADDQ         DX, R10
+	VBROADCASTSS (R11), Z30
+
+	// VDPBF16PS Z28, Z30, Z24
+	LONG         $0x400e0262
+	WORD         $0xc452
+	VBROADCASTSS (R11)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z26
+	LONG $0x40060262
+	WORD $0xd452
+	ADDQ DX, R11
+	SUBQ $0x01, AX
+	JNZ  whole
+	JMP  store
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
@@ -20418,11 +23138,13 @@ loop:
 	VBROADCASTSS (R11)(CX*1), Z31
 
 	// VDPBF16PS Z28, Z31, Z26
-	LONG    $0x40060262
-	WORD    $0xd452
-	ADDQ    DX, R11
-	SUBQ    $0x01, AX
-	JNZ     loop
+	LONG $0x40060262
+	WORD $0xd452
+	ADDQ DX, R11
+	SUBQ $0x01, AX
+	JNZ  loop
+
+store:
 	MOVQ    c+48(FP), AX
 	MOVQ    ldc+56(FP), CX
 	VMOVUPS Z0, K1, (AX)
@@ -20554,6 +23276,148 @@ start:
 	ADDQ CX, R10
 	LEAQ (R10)(CX*2), R11
 	ADDQ CX, R11
+	MOVQ n+64(FP), R12
+	CMPQ R12, $0x20
+	JNE  loop
+
+whole:
+	VMOVUPS      (BX), Z28
+	VMOVUPS      64(BX), Z29
+	ADDQ         SI, BX
+	VBROADCASTSS (DI), Z30
+
+	// VDPBF16PS Z28, Z30, Z0
+	LONG $0x400e9262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z1
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS (DI)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z2
+	LONG $0x40069262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z3
+	LONG         $0x40069262
+	WORD         $0xdd52
+	VBROADCASTSS (DI)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z4
+	LONG $0x400e9262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z5
+	LONG         $0x400e9262
+	WORD         $0xed52
+	ADDQ         DX, DI
+	VBROADCASTSS (R8), Z31
+
+	// VDPBF16PS Z28, Z31, Z6
+	LONG $0x40069262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z7
+	LONG         $0x40069262
+	WORD         $0xfd52
+	VBROADCASTSS (R8)(CX*1), Z30
+
+	// VDPBF16PS Z28, Z30, Z8
+	LONG $0x400e1262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z9
+	LONG         $0x400e1262
+	WORD         $0xcd52
+	VBROADCASTSS (R8)(CX*2), Z31
+
+	// VDPBF16PS Z28, Z31, Z10
+	LONG $0x40061262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z11
+	LONG         $0x40061262
+	WORD         $0xdd52
+	ADDQ         DX, R8
+	VBROADCASTSS (R9), Z30
+
+	// VDPBF16PS Z28, Z30, Z12
+	LONG $0x400e1262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z13
+	LONG         $0x400e1262
+	WORD         $0xed52
+	VBROADCASTSS (R9)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z14
+	LONG $0x40061262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z15
+	LONG         $0x40061262
+	WORD         $0xfd52
+	VBROADCASTSS (R9)(CX*2), Z30
+
+	// VDPBF16PS Z28, Z30, Z16
+	LONG $0x400e8262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z17
+	LONG         $0x400e8262
+	WORD         $0xcd52
+	ADDQ         DX, R9
+	VBROADCASTSS (R10), Z31
+
+	// VDPBF16PS Z28, Z31, Z18
+	LONG $0x40068262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z19
+	LONG         $0x40068262
+	WORD         $0xdd52
+	VBROADCASTSS (R10)(CX*1), Z30
+
+	// VDPBF16PS Z28, Z30, Z20
+	LONG $0x400e8262
+	WORD $0xe452
+
+	// VDPBF16PS Z29, Z30, Z21
+	LONG         $0x400e8262
+	WORD         $0xed52
+	VBROADCASTSS (R10)(CX*2), Z31
+
+	// VDPBF16PS Z28, Z31, Z22
+	LONG $0x40068262
+	WORD $0xf452
+
+	// VDPBF16PS Z29, Z31, Z23
+	LONG         $0x40068262
+	WORD         $0xfd52
+	ADDQ         DX, R10
+	VBROADCASTSS (R11), Z30
+
+	// VDPBF16PS Z28, Z30, Z24
+	LONG $0x400e0262
+	WORD $0xc452
+
+	// VDPBF16PS Z29, Z30, Z25
+	LONG         $0x400e0262
+	WORD         $0xcd52
+	VBROADCASTSS (R11)(CX*1), Z31
+
+	// VDPBF16PS Z28, Z31, Z26
+	LONG $0x40060262
+	WORD $0xd452
+
+	// VDPBF16PS Z29, Z31, Z27
+	LONG $0x40060262
+	WORD $0xdd52
+	ADDQ DX, R11
+	SUBQ $0x01, AX
+	JNZ  whole
+	JMP  store
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
@@ -20687,11 +23551,13 @@ loop:
 	WORD $0xd452
 
 	// VDPBF16PS Z29, Z31, Z27
-	LONG    $0x40060262
-	WORD    $0xdd52
-	ADDQ    DX, R11
-	SUBQ    $0x01, AX
-	JNZ     loop
+	LONG $0x40060262
+	WORD $0xdd52
+	ADDQ DX, R11
+	SUBQ $0x01, AX
+	JNZ  loop
+
+store:
 	MOVQ    c+48(FP), AX
 	MOVQ    ldc+56(FP), CX
 	VMOVUPS Z0, K1, (AX)

@@ -9,6 +9,8 @@ import "runtime"
 // pause lets others run for a moment inside a spinning loop.
 func pause() { runtime.Gosched() }
 
+func fastBF16() bool { return false }
+
 func packRows(dst, src []float32, ld, n, kc int) { packRowsGeneric(dst, src, ld, n, kc) }
 
 func rmsNorm(y, rstd, x, w []float32, rows, d int, eps float32) {

@@ -14,11 +14,11 @@ var precisions = [...]string{"float32", "bfloat16"}
 
 func (p Precision) String() string { return precisions[p] }
 
-// ParsePrecision returns the precision of a name; "auto" is bfloat16 where the CPU has instructions for it, and float32
-// elsewhere.
+// ParsePrecision returns the precision of a name; "auto" is bfloat16 where the CPU has instructions for it that
+// are faster than those of float32, and float32 elsewhere.
 func ParsePrecision(name string) (Precision, error) {
 	if name == "auto" {
-		if level >= bf16 {
+		if fastBF16() {
 			return BFloat16, nil
 		}
 		return Float32, nil

@@ -78,31 +78,43 @@ func (v isa) tile(m, vectors int) {
 		ADDQ(rs, p)
 		a = append(a, p)
 	}
-	Label("loop")
-	for j := range vectors {
-		read(Mem{Base: b}, j, bv[j])
-	}
-	ADDQ(bs, b)
-	for i := range m {
-		from := Mem{Base: a[i/3]}
-		if i%3 > 0 {
-			from.Index, from.Scale = rs, uint8(i%3)
-		}
-		VBROADCASTSS(from, av[i%2])
+	loop := func(name string, read func(from Mem, j int, to reg.VecPhysical)) {
+		Label(name)
 		for j := range vectors {
-			if v.pairs {
-				VDPBF16PS(bv[j], av[i%2], sum(i, j))
-			} else {
-				VFMADD231PS(bv[j], av[i%2], sum(i, j))
+			read(Mem{Base: b}, j, bv[j])
+		}
+		ADDQ(bs, b)
+		for i := range m {
+			from := Mem{Base: a[i/3]}
+			if i%3 > 0 {
+				from.Index, from.Scale = rs, uint8(i%3)
+			}
+			VBROADCASTSS(from, av[i%2])
+			for j := range vectors {
+				if v.pairs {
+					VDPBF16PS(bv[j], av[i%2], sum(i, j))
+				} else {
+					VFMADD231PS(bv[j], av[i%2], sum(i, j))
+				}
+			}
+			if i%3 == 2 || i == m-1 {
+				ADDQ(step, a[i/3])
 			}
 		}
-		if i%3 == 2 || i == m-1 {
-			ADDQ(step, a[i/3])
-		}
+		SUBQ(Imm(1), k)
+		JNZ(LabelRef(name))
 	}
-	SUBQ(Imm(1), k)
-	JNZ(LabelRef("loop"))
-
+	if v.wide() { // a mask costs a load one of the two units that multiply
+		CMPQ(arg("n"), Imm(uint64(vectors*v.w)))
+		JNE(LabelRef("loop"))
+		loop("whole", func(from Mem, j int, to reg.VecPhysical) {
+			from.Disp += size * j
+			VMOVUPS(from, to)
+		})
+		JMP(LabelRef("store"))
+	}
+	loop("loop", read)
+	Label("store")
 	cp, ldc = arg("c"), arg("ldc")
 	if !v.wide() {
 		for j := range vectors {

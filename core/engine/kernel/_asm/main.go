@@ -10,6 +10,7 @@ import (
 func main() {
 	ConstraintExpr("!purego")
 	pause()
+	vendor()
 	for _, v := range []isa{{name: "AVX2", w: 8}, {name: "AVX512", w: 16}} {
 		v.tiles()
 		v.packTransposed()

@@ -17,6 +17,18 @@ func pause() {
 	RET()
 }
 
+func vendor() {
+	TEXT("vendorAsm", NOSPLIT, "func() (b, d, c uint32)")
+	Doc("vendorAsm is what CPUID's leaf 0 has of the maker's name.")
+	XORL(reg.EAX, reg.EAX)
+	XORL(reg.ECX, reg.ECX)
+	CPUID()
+	for i, r := range []reg.Register{reg.EBX, reg.EDX, reg.ECX} {
+		Store(r, ReturnIndex(i))
+	}
+	RET()
+}
+
 func (v isa) dot() {
 	v.text("dot", "func(x, y *float32, n int) float32", "for i := range n { sum += x[i]*y[i] }; return sum.")
 	x, y, n := arg("x"), arg("y"), arg("n")
