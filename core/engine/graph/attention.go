@@ -99,6 +99,15 @@ func (o *attentionOp) place(y, x, rstd []float32, norm *Param, gain []float32, h
 	kernel.Rope(x, pos, cos, sin, heads, d.HeadDim, false)
 }
 
+// turnBack takes the gradients of the rows lo to hi of queries and keys back through their turn by position.
+func (o *attentionOp) turnBack(dq, dk []float32, pos []int32, lo, hi int) {
+	d := &o.b.dims
+	cos, sin := o.reach.Rope(o.run.batch.longest)
+	qd, kd := d.Heads*d.HeadDim, d.KVHeads*d.HeadDim
+	kernel.Rope(dq[lo*qd:hi*qd], pos[lo:hi], cos, sin, d.Heads, d.HeadDim, true)
+	kernel.Rope(dk[lo*kd:hi*kd], pos[lo:hi], cos, sin, d.KVHeads, d.HeadDim, true)
+}
+
 // placed are the queries and keys that place makes.
 func (o *attentionOp) placed(acts *attentionActs, n int) (q, k []float32) {
 	d, s := &o.b.dims, &o.run.shared
@@ -136,13 +145,13 @@ func (o *attentionOp) Do(in ...gorgonia.Value) (_ gorgonia.Value, err error) {
 		}
 		return in[0], nil
 	}
-	y, t := copyRows(&o.out, x, batch.Rows(), d.Width)
+	y, t := o.out.get(batch.Rows(), d.Width)
 	o.kept.grow(d, p, batch.Rows())
 	o.attend(&o.kept, y, x, batch.Positions, batch.Spans)
 	return t, nil
 }
 
-// attend adds to y, the rows of some spans.
+// attend makes y, the rows of some spans, of x, which may be the same memory.
 func (o *attentionOp) attend(acts *attentionActs, y, x []float32, pos []int32, spans []kernel.Span) {
 	d, s, p, n := o.b.dims, &o.run.shared, o.p, len(pos)
 	c, qd, kd := d.Width, d.Heads*d.HeadDim, d.KVHeads*d.HeadDim
@@ -167,7 +176,7 @@ func (o *attentionOp) attend(acts *attentionActs, y, x []float32, pos []int32, s
 	if p.Post != nil {
 		post = p.Post.Gain(d.PlusOne, &s.post)
 	}
-	s.strips(n, func(lo, hi int, w *pad) { end.add(&d, &f[3], post, y, acts.out[lo*qd:hi*qd], lo, hi, w) })
+	s.strips(n, func(lo, hi int, w *pad) { end.add(&d, &f[3], post, y, x, acts.out[lo*qd:hi*qd], lo, hi, w) })
 }
 
 func (o *attentionOp) DiffWRT(int) []bool { return o.differentiable() }
@@ -213,25 +222,21 @@ func (o *attentionBackward) Do(in ...gorgonia.Value) (_ gorgonia.Value, err erro
 		}
 	})
 	kernel.AttentionBackward(dq, dk, dv, dout, acts.probs, q, k, acts.v, batch.Spans, d.Heads, d.KVHeads, d.HeadDim, d.Scale, f.reach.Window)
-	cos, sin := f.reach.Rope(batch.longest)
-	s.strips(n, func(lo, hi int, _ *pad) {
-		kernel.Rope(dq[lo*qd:hi*qd], pos[lo:hi], cos, sin, d.Heads, d.HeadDim, true)
-		kernel.Rope(dk[lo*kd:hi*kd], pos[lo:hi], cos, sin, d.KVHeads, d.HeadDim, true)
-	})
-	if p.QNorm != nil {
+	if p.QNorm != nil { // their weights' gradients are sums over all rows
+		s.strips(n, func(lo, hi int, _ *pad) { f.turnBack(dq, dk, pos, lo, hi) })
 		kernel.RMSNormBackward(dq, p.QNorm.dW(), dq, acts.q, qGain, acts.qStd, n*d.Heads, d.HeadDim, false)
 		kernel.RMSNormBackward(dk, p.KNorm.dW(), dk, acts.k, kGain, acts.kStd, n*d.KVHeads, d.HeadDim, false)
 	}
 	s.strips(n, func(lo, hi int, t *pad) {
+		if p.QNorm == nil {
+			f.turnBack(dq, dk, pos, lo, hi)
+		}
 		to := dh[lo*c : hi*c]
 		w[1].back(to, dq[lo*qd:hi*qd], hi-lo, false, t)
 		w[2].back(to, dk[lo*kd:hi*kd], hi-lo, true, t)
 		w[3].back(to, dv[lo*kd:hi*kd], hi-lo, true, t)
 	})
-	s.weightGradient(&d, p.O, dproduct, acts.out, n)
-	s.weightGradient(&d, p.Q, dq, h, n)
-	s.weightGradient(&d, p.K, dk, h, n)
-	s.weightGradient(&d, p.V, dv, h, n)
+	s.weightGradients(&d, n, gradient{p.O, dproduct, acts.out}, gradient{p.Q, dq, h}, gradient{p.K, dk, h}, gradient{p.V, dv, h})
 	o.normBackward(&d, dy, dh, x, p.Norm, gain, acts.rstd)
 	return in[1], nil
 }

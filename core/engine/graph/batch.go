@@ -50,16 +50,17 @@ const (
 type blocks struct {
 	list  []block
 	spans []kernel.Span // of all of them, one after another
+	ends  []int         // the row after the last one of each
 }
 
 // divide finds the blocks of b. What continues stays with what it continues.
 func (k *blocks) divide(b *Batch, rows int) {
-	k.list, k.spans = k.list[:0], append(k.spans[:0], b.Spans...)
+	k.list, k.spans, k.ends = k.list[:0], append(k.spans[:0], b.Spans...), k.ends[:0]
 	for lo, first, s := 0, 0, 0; s < len(k.spans); s++ {
 		hi := k.spans[s].To
 		k.spans[s].From, k.spans[s].To = k.spans[s].From-lo, hi-lo
 		if s == len(k.spans)-1 || hi-lo >= rows && !k.spans[s+1].Continues {
-			k.list = append(k.list, block{lo, hi, k.spans[first : s+1]})
+			k.list, k.ends = append(k.list, block{lo, hi, k.spans[first : s+1]}), append(k.ends, hi)
 			lo, first = hi, s+1
 		}
 	}

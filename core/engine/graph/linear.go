@@ -2,7 +2,6 @@ package graph
 
 import (
 	"github.com/dno-project/dno/core/engine/kernel"
-	"gorgonia.org/gorgonia"
 )
 
 // workspace is memory that all Ops of a graph use in turn. It only grows.
@@ -37,10 +36,13 @@ type residual struct {
 	product, rstd []float32 // what the norm had, kept for the backward pass
 }
 
-// add adds the sublayer's output to the rows lo to hi of y; x are those rows alone. h is overwritten where there is a norm.
-func (r residual) add(d *Dims, f *factor, gain, y, x []float32, lo, hi int, p *pad) {
+// add makes the rows lo to hi of y those of from and the sublayer's output; x are those rows alone of what W takes.
+func (r residual) add(d *Dims, f *factor, gain, y, from, x []float32, lo, hi int, p *pad) {
 	n, c := hi-lo, d.Width
 	y = y[lo*c : hi*c]
+	if from = from[lo*c : hi*c]; &y[0] != &from[0] {
+		copy(y, from)
+	}
 	if r.norm == nil {
 		f.times(y, x, n, true, p)
 		return
@@ -62,17 +64,8 @@ func (r residual) back(d *Dims, s *workspace, dy []float32, n int) []float32 {
 	return dproduct
 }
 
-// normBackward adds the gradient of the rows of x through a sublayer's norm to dx: block by block, since the sum of the
-// weight's gradient is that of the blocks.
+// normBackward adds the gradient of the rows of x through a sublayer's norm to dx. The sum of the weight's gradient is that
+// of the blocks.
 func (o *op) normBackward(d *Dims, dx, dh, x []float32, norm *Param, gain, rstd []float32) {
-	for _, b := range o.run.blocks.list {
-		kernel.RMSNormBackward(b.of(dx, d.Width), norm.dW(), b.of(dh, d.Width), b.of(x, d.Width), gain, b.of(rstd, 1), b.rows(), d.Width, true)
-	}
-}
-
-// copyRows copies x [n, c] to an Op's own output.
-func copyRows(o *output, x []float32, n, c int) ([]float32, gorgonia.Value) {
-	y, t := o.get(n, c)
-	copy(y, x[:n*c])
-	return y, t
+	kernel.RMSNormBackward(dx, norm.dW(), dh, x, gain, rstd, o.run.batch.Rows(), d.Width, true, o.run.blocks.ends...)
 }

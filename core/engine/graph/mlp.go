@@ -84,7 +84,7 @@ func (o *mlpOp) Do(in ...gorgonia.Value) (_ gorgonia.Value, err error) {
 	x, c, ffn, keep := floats(in[0]), d.Width, d.FFN, o.run.train
 	y, t := x, in[0]
 	if keep {
-		y, t = copyRows(&o.out, x, n, c)
+		y, t = o.out.get(n, c)
 		o.kept.grow(d, p, n)
 	} else if p.Post != nil { // each strip needs a place of its own for it
 		take(&o.kept.product, n*c)
@@ -107,7 +107,7 @@ func (o *mlpOp) Do(in ...gorgonia.Value) (_ gorgonia.Value, err error) {
 		kernel.RMSNorm(h, rstd, x[lo*c:hi*c], gain, m, c, d.Eps)
 		timesAll(f[:2], [][]float32{gate, up}, h, m, w)
 		d.gated(a, gate, up)
-		end.add(&d, &f[2], post, y, a, lo, hi, w)
+		end.add(&d, &f[2], post, y, x, a, lo, hi, w)
 	})
 	return t, nil
 }
@@ -154,9 +154,7 @@ func (o *mlpBackward) Do(in ...gorgonia.Value) (_ gorgonia.Value, err error) {
 		w[1].back(dh[lo*c:hi*c], dg, m, false, t)
 		w[2].back(dh[lo*c:hi*c], du, m, true, t)
 	})
-	s.weightGradient(&d, p.Down, dproduct, a, n)
-	s.weightGradient(&d, p.Gate, dgate, h, n)
-	s.weightGradient(&d, p.Up, dup, h, n)
+	s.weightGradients(&d, n, gradient{p.Down, dproduct, a}, gradient{p.Gate, dgate, h}, gradient{p.Up, dup, h})
 	o.normBackward(&d, dy, dh, x, p.Norm, gain, acts.rstd)
 	return in[1], nil
 }

@@ -120,13 +120,24 @@ func (f *factor) back(dx, dy []float32, n int, acc bool, p *pad) {
 	}
 }
 
-// weightGradient is dW += dyᵀ·x over all n rows, unless W is frozen; for an adapter of W likewise.
-func (s *workspace) weightGradient(d *Dims, w *Param, dy, x []float32, n int) {
-	out, in := w.Shape[0], w.Shape[1]
-	if dw := w.dW(); dw != nil {
-		d.Precision.Gemm(true, false, out, in, n, dy, out, x, in, dw, in, true)
+// gradient is of a matrix W that took x [n, in] to rows whose gradient is dy [n, out].
+type gradient struct {
+	w     *Param
+	dy, x []float32
+}
+
+// weightGradients is dW += dyᵀ·x over all n rows for each W, up to 4, that is not frozen; for an adapter of W likewise.
+func (s *workspace) weightGradients(d *Dims, n int, of ...gradient) {
+	var products [4]kernel.Outer
+	count := 0
+	for _, g := range of {
+		if dw := g.w.dW(); dw != nil {
+			products[count] = kernel.Outer{A: g.dy, B: g.x, C: dw, M: g.w.Shape[0], N: g.w.Shape[1]}
+			count++
+		}
+		if g.w.Adapter != nil {
+			g.w.Adapter.gradient(g.dy, g.x, n, &s.low)
+		}
 	}
-	if w.Adapter != nil {
-		w.Adapter.gradient(dy, x, n, &s.low)
-	}
+	d.Precision.AddOuter(n, products[:count]...)
 }

@@ -82,6 +82,8 @@ const (
 	blockRows  = 112     // rows of A in one go: 112·512 floats stay in the L2 cache while panels pass by
 	mostShared = 1 << 24 // elements of a B that is packed as a whole, 64 MiB
 	smallWork  = 1 << 18 // multiplications that make threads worth their start
+
+	tasksPerThread = 4
 )
 
 // format is how the numbers of a product are held for the tiles, which go along k in steps of one number or more.
@@ -208,33 +210,16 @@ func fits(name string, x []float32, rows, cols, ld int) {
 // asks for that: what would double the smaller amount of work is cut first. Where B is packed, a few rows are copied
 // beforehand, once for all tasks. Inside of a task of [Parallel] there are no threads to be had.
 func (g *gemm) do(concurrent bool) {
-	g.rowPanels = (g.M + g.tileRows() - 1) / g.tileRows()
-	g.rowsPerTask = min(g.rowPanels, blockRows/g.tileRows())
-	g.colsPerTask = g.colPanels
 	threads := runtime.GOMAXPROCS(0)
 	concurrent = concurrent && threads > 1 && g.M*g.N*g.K >= smallWork && !crew.busy.Load()
-	var shared, copied *scratch
-	if size := g.colPanels * g.steps(g.K) * g.stepB; g.parts[0].packed == nil && g.rowPanels > g.rowsPerTask && size <= mostShared {
-		shared = borrow()
-		g.packAll(shared.part(0, size), concurrent)
+	shared := g.plan()
+	if shared != nil {
+		g.packAll(shared.part(0, g.packedSize()), concurrent)
 	}
+	var copied *scratch
 	if concurrent {
-		packed := g.parts[0].packed != nil
-		once := packed && !g.inPlace && g.M <= blockRows
-		for g.tasks() < 4*threads && (g.colsPerTask > 1 || g.rowsPerTask > 2) {
-			copies, repacked := 0, 0
-			if !g.inPlace && !once {
-				copies = g.across * g.M
-			}
-			if !packed {
-				repacked = g.tasks() / g.across * g.N
-			}
-			if g.rowsPerTask <= 2 || g.colsPerTask > 1 && copies <= repacked {
-				g.colsPerTask = (g.colsPerTask + 1) / 2
-			} else {
-				g.rowsPerTask = (g.rowsPerTask + 1) / 2
-			}
-		}
+		once := g.parts[0].packed != nil && !g.inPlace && g.M <= blockRows
+		g.split(tasksPerThread*threads, once)
 		if once && g.across > 1 {
 			copied = borrow()
 			g.copyAll(copied)
@@ -245,15 +230,52 @@ func (g *gemm) do(concurrent bool) {
 			g.run(t)
 		}
 	}
-	for _, s := range []*scratch{shared, copied} {
+	for _, s := range [...]*scratch{shared, copied} {
 		if s != nil {
 			s.giveBack()
 		}
 	}
+	g.giveBack()
+}
+
+func (g *gemm) giveBack() {
 	*g = gemm{} // holds no caller's memory
 	gemms.Lock()
 	gemms.free = append(gemms.free, g)
 	gemms.Unlock()
+}
+
+// plan makes the grid of tasks as large as they can be. It returns memory if B is to be packed beforehand.
+func (g *gemm) plan() *scratch {
+	g.rowPanels = (g.M + g.tileRows() - 1) / g.tileRows()
+	g.rowsPerTask = min(g.rowPanels, blockRows/g.tileRows())
+	g.colsPerTask = g.colPanels
+	if g.parts[0].packed == nil && g.rowPanels > g.rowsPerTask && g.packedSize() <= mostShared {
+		return borrow()
+	}
+	return nil
+}
+
+// packedSize is how many elements all of B takes.
+func (g *gemm) packedSize() int { return g.colPanels * g.steps(g.K) * g.stepB }
+
+// split cuts tasks until there are as many as wanted. once says that A is copied once for all tasks.
+func (g *gemm) split(wanted int, once bool) {
+	packed := g.parts[0].packed != nil
+	for g.tasks() < wanted && (g.colsPerTask > 1 || g.rowsPerTask > 2) {
+		copies, repacked := 0, 0
+		if !g.inPlace && !once {
+			copies = g.across * g.M
+		}
+		if !packed {
+			repacked = g.tasks() / g.across * g.N
+		}
+		if g.rowsPerTask <= 2 || g.colsPerTask > 1 && copies <= repacked {
+			g.colsPerTask = (g.colsPerTask + 1) / 2
+		} else {
+			g.rowsPerTask = (g.rowsPerTask + 1) / 2
+		}
+	}
 }
 
 // packAll packs all of B, one matrix, to.

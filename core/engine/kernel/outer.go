@@ -1,0 +1,108 @@
+package kernel
+
+import (
+	"runtime"
+	"sync"
+)
+
+// Outer is a sum of outer products, such as a weight's gradient: C (M×N) += Aᵀ·B of rows of A (K×M) and of B (K×N).
+type Outer struct {
+	A, B, C []float32
+	M, N    int
+}
+
+// AddOuter is C += Aᵀ·B for each of some products, up to 4, over K rows: the same bytes as [Precision.Gemm] makes of each, in
+// one piece of work, so that threads meet once for all of them.
+func (p Precision) AddOuter(K int, products ...Outer) {
+	f := &float32s
+	if p == BFloat16 {
+		f = formatBF16()
+	}
+	o, work := borrowOuters(), 0
+	defer o.giveBack()
+	for _, x := range products {
+		if g := newGemm(f, true, x.M, x.N, K, x.A, x.M, x.C, x.N, true); g != nil {
+			g.setB(false, x.B, x.N)
+			o.gemms[o.count] = g
+			o.count++
+			work += x.M * x.N * K
+		}
+	}
+	if runtime.GOMAXPROCS(0) == 1 || work < smallWork || crew.busy.Load() {
+		for _, g := range o.gemms[:o.count] {
+			g.do(false)
+		}
+		return
+	}
+	o.do()
+}
+
+// outers is products on their way, as tasks of one piece of work.
+type outers struct {
+	gemms [4]*gemm
+	ends  [4]int // the task after the last one of each
+	count int
+}
+
+var outersShelf struct {
+	sync.Mutex
+	free []*outers
+}
+
+func borrowOuters() *outers {
+	outersShelf.Lock()
+	defer outersShelf.Unlock()
+	if n := len(outersShelf.free); n > 0 {
+		o := outersShelf.free[n-1]
+		outersShelf.free = outersShelf.free[:n-1]
+		return o
+	}
+	return new(outers)
+}
+
+func (o *outers) giveBack() {
+	*o = outers{}
+	outersShelf.Lock()
+	outersShelf.free = append(outersShelf.free, o)
+	outersShelf.Unlock()
+}
+
+func (o *outers) do() {
+	var packed [4]*scratch
+	tasks := 0
+	for i, g := range o.gemms[:o.count] {
+		if packed[i] = g.plan(); packed[i] != nil {
+			g.packing = packed[i].part(0, g.packedSize())
+			tasks += g.colPanels
+		}
+		o.ends[i] = tasks
+	}
+	if tasks > 0 {
+		parallel(tasks, o)
+	}
+	tasks = 0
+	for i, g := range o.gemms[:o.count] {
+		if packed[i] != nil {
+			g.parts[0].packed, g.packing = g.packing, nil
+		}
+		g.split(tasksPerThread*runtime.GOMAXPROCS(0)/o.count+1, false)
+		tasks += g.tasks()
+		o.ends[i] = tasks
+	}
+	parallel(tasks, o)
+	for i, g := range o.gemms[:o.count] {
+		if packed[i] != nil {
+			packed[i].giveBack()
+		}
+		g.giveBack()
+	}
+}
+
+func (o *outers) run(t int) {
+	i, first := 0, 0
+	for t >= o.ends[i] {
+		first = o.ends[i]
+		i++
+	}
+	o.gemms[i].run(t - first)
+}
