@@ -68,9 +68,9 @@ func TestEvilPlugins(t *testing.T) {
 		"F28 hangs in a call": {mode: "hang", timeout: 300 * time.Millisecond, code: sdk.CodePlugin,
 			want: "did not answer within 300ms", hint: "timeout = 1 (seconds)"},
 		"F28 ignores that it shall stop": {name: "stubborn"},
-		"F28 is stopped in a call, each time": {mode: "stop", code: sdk.CodePlugin, linux: true,
+		"F28 is stopped in a call, each time": {mode: "stop", health: 500 * time.Millisecond, code: sdk.CodePlugin, linux: true,
 			want: "died 4 times in one call, for the last time: it was stuck: no answer to a health check within 500ms"},
-		"F28 is stopped in a call, once":            {mode: "stop once", linux: true},
+		"F28 is stopped in a call, once":            {mode: "stop once", health: 500 * time.Millisecond, linux: true},
 		"F28 is busy, and answers its health check": {mode: "busy", health: 2 * time.Second, calls: 1},
 		"F28 ends its server, and lives on": {name: "shut", mode: "shut", code: sdk.CodePlugin,
 			want: "died 4 times in one call, for the last time: the connection broke"},
@@ -107,7 +107,7 @@ func TestEvilPlugins(t *testing.T) {
 				c.name = "good"
 			}
 			h, _ := newHost(t)
-			h.patience = patience{start: 10 * time.Second, stop: 100 * time.Millisecond, pause: time.Millisecond, ask: 20 * time.Millisecond, health: 500 * time.Millisecond}
+			h.patience = patience{start: 10 * time.Second, stop: 100 * time.Millisecond, pause: time.Millisecond, ask: 20 * time.Millisecond, health: 10 * time.Second}
 			if c.name == "sleeps" {
 				h.patience.start = time.Second
 			}
