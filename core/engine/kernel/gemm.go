@@ -218,7 +218,7 @@ func (g *gemm) do(concurrent bool) {
 	}
 	var copied *scratch
 	if concurrent {
-		once := g.parts[0].packed != nil && !g.inPlace && g.M <= blockRows
+		once := g.parts[0].packed != nil && !g.inPlace && g.ks == 1 && g.M <= blockRows
 		g.split(tasksPerThread*threads, once)
 		if once && g.across > 1 {
 			copied = borrow()

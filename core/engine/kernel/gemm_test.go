@@ -454,6 +454,7 @@ func FuzzGemm(f *testing.F) { fuzzProduct(f, kinds[0]) }
 func fuzzProduct(f *testing.F, kind kind) {
 	f.Add(uint64(1), uint8(3), uint8(40), uint16(50), uint8(0))
 	f.Add(uint64(2), uint8(15), uint8(33), uint16(900), uint8(7))
+	f.Add(uint64(1), uint8(111), uint8(80), uint16(75), uint8(3)) // more rows than a task has, and no more than are copied at once
 	f.Fuzz(func(t *testing.T, seed uint64, M, N uint8, K uint16, mode uint8) {
 		r := generator(seed)
 		m, n, k := 1+int(M)%120, 1+int(N)%120, 1+int(K)%1200
