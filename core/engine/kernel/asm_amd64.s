@@ -5296,7 +5296,7 @@ loop:
 	RET
 
 // func tile1x16AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·tile1x16AVX512(SB), NOSPLIT, $0-80
 	MOVQ      n+64(FP), AX
 	MOVL      $-1, CX
@@ -5325,6 +5325,7 @@ start:
 
 whole:
 	VMOVUPS      (DX), Z28
+	PREFETCHT0   4096(DX)
 	ADDQ         BX, DX
 	VBROADCASTSS (SI), Z30
 	VFMADD231PS  Z28, Z30, Z0
@@ -5335,6 +5336,7 @@ whole:
 
 loop:
 	VMOVUPS.Z    (DX), K1, Z28
+	PREFETCHT0   4096(DX)
 	ADDQ         BX, DX
 	VBROADCASTSS (SI), Z30
 	VFMADD231PS  Z28, Z30, Z0
@@ -5350,7 +5352,7 @@ store:
 	RET
 
 // func tile1x32AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·tile1x32AVX512(SB), NOSPLIT, $0-80
 	MOVQ      n+64(FP), AX
 	MOVL      $-1, CX
@@ -5382,6 +5384,8 @@ start:
 whole:
 	VMOVUPS      (DX), Z28
 	VMOVUPS      64(DX), Z29
+	PREFETCHT0   4096(DX)
+	PREFETCHT0   4160(DX)
 	ADDQ         BX, DX
 	VBROADCASTSS (SI), Z30
 	VFMADD231PS  Z28, Z30, Z0
@@ -5394,6 +5398,8 @@ whole:
 loop:
 	VMOVUPS.Z    (DX), K1, Z28
 	VMOVUPS.Z    64(DX), K2, Z29
+	PREFETCHT0   4096(DX)
+	PREFETCHT0   4160(DX)
 	ADDQ         BX, DX
 	VBROADCASTSS (SI), Z30
 	VFMADD231PS  Z28, Z30, Z0
@@ -5411,7 +5417,7 @@ store:
 	RET
 
 // func tile2x16AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·tile2x16AVX512(SB), NOSPLIT, $0-80
 	MOVQ      n+64(FP), AX
 	MOVL      $-1, CX
@@ -5443,6 +5449,7 @@ start:
 
 whole:
 	VMOVUPS      (BX), Z28
+	PREFETCHT0   4096(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 	VFMADD231PS  Z28, Z30, Z0
@@ -5455,6 +5462,7 @@ whole:
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
+	PREFETCHT0   4096(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 	VFMADD231PS  Z28, Z30, Z0
@@ -5474,7 +5482,7 @@ store:
 	RET
 
 // func tile2x32AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·tile2x32AVX512(SB), NOSPLIT, $0-80
 	MOVQ      n+64(FP), AX
 	MOVL      $-1, CX
@@ -5511,6 +5519,8 @@ start:
 whole:
 	VMOVUPS      (BX), Z28
 	VMOVUPS      64(BX), Z29
+	PREFETCHT0   4096(BX)
+	PREFETCHT0   4160(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 	VFMADD231PS  Z28, Z30, Z0
@@ -5526,6 +5536,8 @@ whole:
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
 	VMOVUPS.Z    64(BX), K2, Z29
+	PREFETCHT0   4096(BX)
+	PREFETCHT0   4160(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 	VFMADD231PS  Z28, Z30, Z0
@@ -5549,7 +5561,7 @@ store:
 	RET
 
 // func tile3x16AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·tile3x16AVX512(SB), NOSPLIT, $0-80
 	MOVQ      n+64(FP), AX
 	MOVL      $-1, CX
@@ -5584,6 +5596,7 @@ start:
 
 whole:
 	VMOVUPS      (BX), Z28
+	PREFETCHT0   4096(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 	VFMADD231PS  Z28, Z30, Z0
@@ -5598,6 +5611,7 @@ whole:
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
+	PREFETCHT0   4096(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 	VFMADD231PS  Z28, Z30, Z0
@@ -5621,7 +5635,7 @@ store:
 	RET
 
 // func tile3x32AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·tile3x32AVX512(SB), NOSPLIT, $0-80
 	MOVQ      n+64(FP), AX
 	MOVL      $-1, CX
@@ -5663,6 +5677,8 @@ start:
 whole:
 	VMOVUPS      (BX), Z28
 	VMOVUPS      64(BX), Z29
+	PREFETCHT0   4096(BX)
+	PREFETCHT0   4160(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 	VFMADD231PS  Z28, Z30, Z0
@@ -5681,6 +5697,8 @@ whole:
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
 	VMOVUPS.Z    64(BX), K2, Z29
+	PREFETCHT0   4096(BX)
+	PREFETCHT0   4160(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 	VFMADD231PS  Z28, Z30, Z0
@@ -5710,7 +5728,7 @@ store:
 	RET
 
 // func tile4x16AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·tile4x16AVX512(SB), NOSPLIT, $0-80
 	MOVQ      n+64(FP), AX
 	MOVL      $-1, CX
@@ -5750,6 +5768,7 @@ start:
 
 whole:
 	VMOVUPS      (BX), Z28
+	PREFETCHT0   4096(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 	VFMADD231PS  Z28, Z30, Z0
@@ -5767,6 +5786,7 @@ whole:
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
+	PREFETCHT0   4096(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 	VFMADD231PS  Z28, Z30, Z0
@@ -5795,7 +5815,7 @@ store:
 	RET
 
 // func tile4x32AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·tile4x32AVX512(SB), NOSPLIT, $0-80
 	MOVQ      n+64(FP), AX
 	MOVL      $-1, CX
@@ -5844,6 +5864,8 @@ start:
 whole:
 	VMOVUPS      (BX), Z28
 	VMOVUPS      64(BX), Z29
+	PREFETCHT0   4096(BX)
+	PREFETCHT0   4160(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 	VFMADD231PS  Z28, Z30, Z0
@@ -5866,6 +5888,8 @@ whole:
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
 	VMOVUPS.Z    64(BX), K2, Z29
+	PREFETCHT0   4096(BX)
+	PREFETCHT0   4160(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 	VFMADD231PS  Z28, Z30, Z0
@@ -5902,7 +5926,7 @@ store:
 	RET
 
 // func tile5x16AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·tile5x16AVX512(SB), NOSPLIT, $0-80
 	MOVQ      n+64(FP), AX
 	MOVL      $-1, CX
@@ -5945,6 +5969,7 @@ start:
 
 whole:
 	VMOVUPS      (BX), Z28
+	PREFETCHT0   4096(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 	VFMADD231PS  Z28, Z30, Z0
@@ -5964,6 +5989,7 @@ whole:
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
+	PREFETCHT0   4096(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 	VFMADD231PS  Z28, Z30, Z0
@@ -5996,7 +6022,7 @@ store:
 	RET
 
 // func tile5x32AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·tile5x32AVX512(SB), NOSPLIT, $0-80
 	MOVQ      n+64(FP), AX
 	MOVL      $-1, CX
@@ -6050,6 +6076,8 @@ start:
 whole:
 	VMOVUPS      (BX), Z28
 	VMOVUPS      64(BX), Z29
+	PREFETCHT0   4096(BX)
+	PREFETCHT0   4160(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 	VFMADD231PS  Z28, Z30, Z0
@@ -6075,6 +6103,8 @@ whole:
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
 	VMOVUPS.Z    64(BX), K2, Z29
+	PREFETCHT0   4096(BX)
+	PREFETCHT0   4160(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 	VFMADD231PS  Z28, Z30, Z0
@@ -6117,7 +6147,7 @@ store:
 	RET
 
 // func tile6x16AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·tile6x16AVX512(SB), NOSPLIT, $0-80
 	MOVQ      n+64(FP), AX
 	MOVL      $-1, CX
@@ -6163,6 +6193,7 @@ start:
 
 whole:
 	VMOVUPS      (BX), Z28
+	PREFETCHT0   4096(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 	VFMADD231PS  Z28, Z30, Z0
@@ -6184,6 +6215,7 @@ whole:
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
+	PREFETCHT0   4096(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 	VFMADD231PS  Z28, Z30, Z0
@@ -6220,7 +6252,7 @@ store:
 	RET
 
 // func tile6x32AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·tile6x32AVX512(SB), NOSPLIT, $0-80
 	MOVQ      n+64(FP), AX
 	MOVL      $-1, CX
@@ -6279,6 +6311,8 @@ start:
 whole:
 	VMOVUPS      (BX), Z28
 	VMOVUPS      64(BX), Z29
+	PREFETCHT0   4096(BX)
+	PREFETCHT0   4160(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 	VFMADD231PS  Z28, Z30, Z0
@@ -6307,6 +6341,8 @@ whole:
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
 	VMOVUPS.Z    64(BX), K2, Z29
+	PREFETCHT0   4096(BX)
+	PREFETCHT0   4160(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 	VFMADD231PS  Z28, Z30, Z0
@@ -6355,7 +6391,7 @@ store:
 	RET
 
 // func tile7x16AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·tile7x16AVX512(SB), NOSPLIT, $0-80
 	MOVQ      n+64(FP), AX
 	MOVL      $-1, CX
@@ -6406,6 +6442,7 @@ start:
 
 whole:
 	VMOVUPS      (BX), Z28
+	PREFETCHT0   4096(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 	VFMADD231PS  Z28, Z30, Z0
@@ -6430,6 +6467,7 @@ whole:
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
+	PREFETCHT0   4096(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 	VFMADD231PS  Z28, Z30, Z0
@@ -6471,7 +6509,7 @@ store:
 	RET
 
 // func tile7x32AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·tile7x32AVX512(SB), NOSPLIT, $0-80
 	MOVQ      n+64(FP), AX
 	MOVL      $-1, CX
@@ -6537,6 +6575,8 @@ start:
 whole:
 	VMOVUPS      (BX), Z28
 	VMOVUPS      64(BX), Z29
+	PREFETCHT0   4096(BX)
+	PREFETCHT0   4160(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 	VFMADD231PS  Z28, Z30, Z0
@@ -6569,6 +6609,8 @@ whole:
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
 	VMOVUPS.Z    64(BX), K2, Z29
+	PREFETCHT0   4096(BX)
+	PREFETCHT0   4160(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 	VFMADD231PS  Z28, Z30, Z0
@@ -6624,7 +6666,7 @@ store:
 	RET
 
 // func tile8x16AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·tile8x16AVX512(SB), NOSPLIT, $0-80
 	MOVQ      n+64(FP), AX
 	MOVL      $-1, CX
@@ -6678,6 +6720,7 @@ start:
 
 whole:
 	VMOVUPS      (BX), Z28
+	PREFETCHT0   4096(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 	VFMADD231PS  Z28, Z30, Z0
@@ -6704,6 +6747,7 @@ whole:
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
+	PREFETCHT0   4096(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 	VFMADD231PS  Z28, Z30, Z0
@@ -6749,7 +6793,7 @@ store:
 	RET
 
 // func tile8x32AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·tile8x32AVX512(SB), NOSPLIT, $0-80
 	MOVQ      n+64(FP), AX
 	MOVL      $-1, CX
@@ -6820,6 +6864,8 @@ start:
 whole:
 	VMOVUPS      (BX), Z28
 	VMOVUPS      64(BX), Z29
+	PREFETCHT0   4096(BX)
+	PREFETCHT0   4160(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 	VFMADD231PS  Z28, Z30, Z0
@@ -6855,6 +6901,8 @@ whole:
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
 	VMOVUPS.Z    64(BX), K2, Z29
+	PREFETCHT0   4096(BX)
+	PREFETCHT0   4160(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 	VFMADD231PS  Z28, Z30, Z0
@@ -6916,7 +6964,7 @@ store:
 	RET
 
 // func tile9x16AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·tile9x16AVX512(SB), NOSPLIT, $0-80
 	MOVQ      n+64(FP), AX
 	MOVL      $-1, CX
@@ -6973,6 +7021,7 @@ start:
 
 whole:
 	VMOVUPS      (BX), Z28
+	PREFETCHT0   4096(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 	VFMADD231PS  Z28, Z30, Z0
@@ -7001,6 +7050,7 @@ whole:
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
+	PREFETCHT0   4096(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 	VFMADD231PS  Z28, Z30, Z0
@@ -7050,7 +7100,7 @@ store:
 	RET
 
 // func tile9x32AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·tile9x32AVX512(SB), NOSPLIT, $0-80
 	MOVQ      n+64(FP), AX
 	MOVL      $-1, CX
@@ -7126,6 +7176,8 @@ start:
 whole:
 	VMOVUPS      (BX), Z28
 	VMOVUPS      64(BX), Z29
+	PREFETCHT0   4096(BX)
+	PREFETCHT0   4160(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 	VFMADD231PS  Z28, Z30, Z0
@@ -7164,6 +7216,8 @@ whole:
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
 	VMOVUPS.Z    64(BX), K2, Z29
+	PREFETCHT0   4096(BX)
+	PREFETCHT0   4160(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 	VFMADD231PS  Z28, Z30, Z0
@@ -7231,7 +7285,7 @@ store:
 	RET
 
 // func tile10x16AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·tile10x16AVX512(SB), NOSPLIT, $0-80
 	MOVQ      n+64(FP), AX
 	MOVL      $-1, CX
@@ -7293,6 +7347,7 @@ start:
 
 whole:
 	VMOVUPS      (BX), Z28
+	PREFETCHT0   4096(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 	VFMADD231PS  Z28, Z30, Z0
@@ -7324,6 +7379,7 @@ whole:
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
+	PREFETCHT0   4096(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 	VFMADD231PS  Z28, Z30, Z0
@@ -7378,7 +7434,7 @@ store:
 	RET
 
 // func tile10x32AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·tile10x32AVX512(SB), NOSPLIT, $0-80
 	MOVQ      n+64(FP), AX
 	MOVL      $-1, CX
@@ -7461,6 +7517,8 @@ start:
 whole:
 	VMOVUPS      (BX), Z28
 	VMOVUPS      64(BX), Z29
+	PREFETCHT0   4096(BX)
+	PREFETCHT0   4160(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 	VFMADD231PS  Z28, Z30, Z0
@@ -7503,6 +7561,8 @@ whole:
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
 	VMOVUPS.Z    64(BX), K2, Z29
+	PREFETCHT0   4096(BX)
+	PREFETCHT0   4160(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 	VFMADD231PS  Z28, Z30, Z0
@@ -7577,7 +7637,7 @@ store:
 	RET
 
 // func tile11x16AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·tile11x16AVX512(SB), NOSPLIT, $0-80
 	MOVQ      n+64(FP), AX
 	MOVL      $-1, CX
@@ -7642,6 +7702,7 @@ start:
 
 whole:
 	VMOVUPS      (BX), Z28
+	PREFETCHT0   4096(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 	VFMADD231PS  Z28, Z30, Z0
@@ -7675,6 +7736,7 @@ whole:
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
+	PREFETCHT0   4096(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 	VFMADD231PS  Z28, Z30, Z0
@@ -7733,7 +7795,7 @@ store:
 	RET
 
 // func tile11x32AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·tile11x32AVX512(SB), NOSPLIT, $0-80
 	MOVQ      n+64(FP), AX
 	MOVL      $-1, CX
@@ -7821,6 +7883,8 @@ start:
 whole:
 	VMOVUPS      (BX), Z28
 	VMOVUPS      64(BX), Z29
+	PREFETCHT0   4096(BX)
+	PREFETCHT0   4160(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 	VFMADD231PS  Z28, Z30, Z0
@@ -7866,6 +7930,8 @@ whole:
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
 	VMOVUPS.Z    64(BX), K2, Z29
+	PREFETCHT0   4096(BX)
+	PREFETCHT0   4160(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 	VFMADD231PS  Z28, Z30, Z0
@@ -7946,7 +8012,7 @@ store:
 	RET
 
 // func tile12x16AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·tile12x16AVX512(SB), NOSPLIT, $0-80
 	MOVQ      n+64(FP), AX
 	MOVL      $-1, CX
@@ -8014,6 +8080,7 @@ start:
 
 whole:
 	VMOVUPS      (BX), Z28
+	PREFETCHT0   4096(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 	VFMADD231PS  Z28, Z30, Z0
@@ -8049,6 +8116,7 @@ whole:
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
+	PREFETCHT0   4096(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 	VFMADD231PS  Z28, Z30, Z0
@@ -8111,7 +8179,7 @@ store:
 	RET
 
 // func tile12x32AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·tile12x32AVX512(SB), NOSPLIT, $0-80
 	MOVQ      n+64(FP), AX
 	MOVL      $-1, CX
@@ -8204,6 +8272,8 @@ start:
 whole:
 	VMOVUPS      (BX), Z28
 	VMOVUPS      64(BX), Z29
+	PREFETCHT0   4096(BX)
+	PREFETCHT0   4160(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 	VFMADD231PS  Z28, Z30, Z0
@@ -8252,6 +8322,8 @@ whole:
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
 	VMOVUPS.Z    64(BX), K2, Z29
+	PREFETCHT0   4096(BX)
+	PREFETCHT0   4160(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 	VFMADD231PS  Z28, Z30, Z0
@@ -8338,7 +8410,7 @@ store:
 	RET
 
 // func tile13x16AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·tile13x16AVX512(SB), NOSPLIT, $0-80
 	MOVQ      n+64(FP), AX
 	MOVL      $-1, CX
@@ -8411,6 +8483,7 @@ start:
 
 whole:
 	VMOVUPS      (BX), Z28
+	PREFETCHT0   4096(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 	VFMADD231PS  Z28, Z30, Z0
@@ -8449,6 +8522,7 @@ whole:
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
+	PREFETCHT0   4096(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 	VFMADD231PS  Z28, Z30, Z0
@@ -8516,7 +8590,7 @@ store:
 	RET
 
 // func tile13x32AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·tile13x32AVX512(SB), NOSPLIT, $0-80
 	MOVQ      n+64(FP), AX
 	MOVL      $-1, CX
@@ -8616,6 +8690,8 @@ start:
 whole:
 	VMOVUPS      (BX), Z28
 	VMOVUPS      64(BX), Z29
+	PREFETCHT0   4096(BX)
+	PREFETCHT0   4160(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 	VFMADD231PS  Z28, Z30, Z0
@@ -8668,6 +8744,8 @@ whole:
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
 	VMOVUPS.Z    64(BX), K2, Z29
+	PREFETCHT0   4096(BX)
+	PREFETCHT0   4160(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 	VFMADD231PS  Z28, Z30, Z0
@@ -8761,7 +8839,7 @@ store:
 	RET
 
 // func tile14x16AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·tile14x16AVX512(SB), NOSPLIT, $0-80
 	MOVQ      n+64(FP), AX
 	MOVL      $-1, CX
@@ -8837,6 +8915,7 @@ start:
 
 whole:
 	VMOVUPS      (BX), Z28
+	PREFETCHT0   4096(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 	VFMADD231PS  Z28, Z30, Z0
@@ -8877,6 +8956,7 @@ whole:
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
+	PREFETCHT0   4096(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 	VFMADD231PS  Z28, Z30, Z0
@@ -8948,7 +9028,7 @@ store:
 	RET
 
 // func tile14x32AVX512(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·tile14x32AVX512(SB), NOSPLIT, $0-80
 	MOVQ      n+64(FP), AX
 	MOVL      $-1, CX
@@ -9053,6 +9133,8 @@ start:
 whole:
 	VMOVUPS      (BX), Z28
 	VMOVUPS      64(BX), Z29
+	PREFETCHT0   4096(BX)
+	PREFETCHT0   4160(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 	VFMADD231PS  Z28, Z30, Z0
@@ -9108,6 +9190,8 @@ whole:
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
 	VMOVUPS.Z    64(BX), K2, Z29
+	PREFETCHT0   4096(BX)
+	PREFETCHT0   4160(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 	VFMADD231PS  Z28, Z30, Z0
@@ -17804,7 +17888,7 @@ loop:
 	RET
 
 // func tile1x16BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·tile1x16BF16(SB), NOSPLIT, $0-80
 	MOVQ      n+64(FP), AX
 	MOVL      $-1, CX
@@ -17833,6 +17917,7 @@ start:
 
 whole:
 	VMOVUPS      (DX), Z28
+	PREFETCHT0   4096(DX)
 	ADDQ         BX, DX
 	VBROADCASTSS (SI), Z30
 
@@ -17846,6 +17931,7 @@ whole:
 
 loop:
 	VMOVUPS.Z    (DX), K1, Z28
+	PREFETCHT0   4096(DX)
 	ADDQ         BX, DX
 	VBROADCASTSS (SI), Z30
 
@@ -17864,7 +17950,7 @@ store:
 	RET
 
 // func tile1x32BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·tile1x32BF16(SB), NOSPLIT, $0-80
 	MOVQ      n+64(FP), AX
 	MOVL      $-1, CX
@@ -17896,6 +17982,8 @@ start:
 whole:
 	VMOVUPS      (DX), Z28
 	VMOVUPS      64(DX), Z29
+	PREFETCHT0   4096(DX)
+	PREFETCHT0   4160(DX)
 	ADDQ         BX, DX
 	VBROADCASTSS (SI), Z30
 
@@ -17914,6 +18002,8 @@ whole:
 loop:
 	VMOVUPS.Z    (DX), K1, Z28
 	VMOVUPS.Z    64(DX), K2, Z29
+	PREFETCHT0   4096(DX)
+	PREFETCHT0   4160(DX)
 	ADDQ         BX, DX
 	VBROADCASTSS (SI), Z30
 
@@ -17937,7 +18027,7 @@ store:
 	RET
 
 // func tile2x16BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·tile2x16BF16(SB), NOSPLIT, $0-80
 	MOVQ      n+64(FP), AX
 	MOVL      $-1, CX
@@ -17969,6 +18059,7 @@ start:
 
 whole:
 	VMOVUPS      (BX), Z28
+	PREFETCHT0   4096(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 
@@ -17987,6 +18078,7 @@ whole:
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
+	PREFETCHT0   4096(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 
@@ -18012,7 +18104,7 @@ store:
 	RET
 
 // func tile2x32BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·tile2x32BF16(SB), NOSPLIT, $0-80
 	MOVQ      n+64(FP), AX
 	MOVL      $-1, CX
@@ -18049,6 +18141,8 @@ start:
 whole:
 	VMOVUPS      (BX), Z28
 	VMOVUPS      64(BX), Z29
+	PREFETCHT0   4096(BX)
+	PREFETCHT0   4160(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 
@@ -18076,6 +18170,8 @@ whole:
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
 	VMOVUPS.Z    64(BX), K2, Z29
+	PREFETCHT0   4096(BX)
+	PREFETCHT0   4160(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 
@@ -18111,7 +18207,7 @@ store:
 	RET
 
 // func tile3x16BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·tile3x16BF16(SB), NOSPLIT, $0-80
 	MOVQ      n+64(FP), AX
 	MOVL      $-1, CX
@@ -18146,6 +18242,7 @@ start:
 
 whole:
 	VMOVUPS      (BX), Z28
+	PREFETCHT0   4096(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 
@@ -18169,6 +18266,7 @@ whole:
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
+	PREFETCHT0   4096(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 
@@ -18201,7 +18299,7 @@ store:
 	RET
 
 // func tile3x32BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·tile3x32BF16(SB), NOSPLIT, $0-80
 	MOVQ      n+64(FP), AX
 	MOVL      $-1, CX
@@ -18243,6 +18341,8 @@ start:
 whole:
 	VMOVUPS      (BX), Z28
 	VMOVUPS      64(BX), Z29
+	PREFETCHT0   4096(BX)
+	PREFETCHT0   4160(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 
@@ -18279,6 +18379,8 @@ whole:
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
 	VMOVUPS.Z    64(BX), K2, Z29
+	PREFETCHT0   4096(BX)
+	PREFETCHT0   4160(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 
@@ -18326,7 +18428,7 @@ store:
 	RET
 
 // func tile4x16BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·tile4x16BF16(SB), NOSPLIT, $0-80
 	MOVQ      n+64(FP), AX
 	MOVL      $-1, CX
@@ -18366,6 +18468,7 @@ start:
 
 whole:
 	VMOVUPS      (BX), Z28
+	PREFETCHT0   4096(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 
@@ -18395,6 +18498,7 @@ whole:
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
+	PREFETCHT0   4096(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 
@@ -18435,7 +18539,7 @@ store:
 	RET
 
 // func tile4x32BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·tile4x32BF16(SB), NOSPLIT, $0-80
 	MOVQ      n+64(FP), AX
 	MOVL      $-1, CX
@@ -18484,6 +18588,8 @@ start:
 whole:
 	VMOVUPS      (BX), Z28
 	VMOVUPS      64(BX), Z29
+	PREFETCHT0   4096(BX)
+	PREFETCHT0   4160(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 
@@ -18530,6 +18636,8 @@ whole:
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
 	VMOVUPS.Z    64(BX), K2, Z29
+	PREFETCHT0   4096(BX)
+	PREFETCHT0   4160(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 
@@ -18590,7 +18698,7 @@ store:
 	RET
 
 // func tile5x16BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·tile5x16BF16(SB), NOSPLIT, $0-80
 	MOVQ      n+64(FP), AX
 	MOVL      $-1, CX
@@ -18633,6 +18741,7 @@ start:
 
 whole:
 	VMOVUPS      (BX), Z28
+	PREFETCHT0   4096(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 
@@ -18667,6 +18776,7 @@ whole:
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
+	PREFETCHT0   4096(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 
@@ -18714,7 +18824,7 @@ store:
 	RET
 
 // func tile5x32BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·tile5x32BF16(SB), NOSPLIT, $0-80
 	MOVQ      n+64(FP), AX
 	MOVL      $-1, CX
@@ -18768,6 +18878,8 @@ start:
 whole:
 	VMOVUPS      (BX), Z28
 	VMOVUPS      64(BX), Z29
+	PREFETCHT0   4096(BX)
+	PREFETCHT0   4160(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 
@@ -18823,6 +18935,8 @@ whole:
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
 	VMOVUPS.Z    64(BX), K2, Z29
+	PREFETCHT0   4096(BX)
+	PREFETCHT0   4160(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 
@@ -18895,7 +19009,7 @@ store:
 	RET
 
 // func tile6x16BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·tile6x16BF16(SB), NOSPLIT, $0-80
 	MOVQ      n+64(FP), AX
 	MOVL      $-1, CX
@@ -18941,6 +19055,7 @@ start:
 
 whole:
 	VMOVUPS      (BX), Z28
+	PREFETCHT0   4096(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 
@@ -18980,6 +19095,7 @@ whole:
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
+	PREFETCHT0   4096(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 
@@ -19034,7 +19150,7 @@ store:
 	RET
 
 // func tile6x32BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·tile6x32BF16(SB), NOSPLIT, $0-80
 	MOVQ      n+64(FP), AX
 	MOVL      $-1, CX
@@ -19093,6 +19209,8 @@ start:
 whole:
 	VMOVUPS      (BX), Z28
 	VMOVUPS      64(BX), Z29
+	PREFETCHT0   4096(BX)
+	PREFETCHT0   4160(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 
@@ -19157,6 +19275,8 @@ whole:
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
 	VMOVUPS.Z    64(BX), K2, Z29
+	PREFETCHT0   4096(BX)
+	PREFETCHT0   4160(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 
@@ -19241,7 +19361,7 @@ store:
 	RET
 
 // func tile7x16BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·tile7x16BF16(SB), NOSPLIT, $0-80
 	MOVQ      n+64(FP), AX
 	MOVL      $-1, CX
@@ -19292,6 +19412,7 @@ start:
 
 whole:
 	VMOVUPS      (BX), Z28
+	PREFETCHT0   4096(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 
@@ -19337,6 +19458,7 @@ whole:
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
+	PREFETCHT0   4096(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 
@@ -19399,7 +19521,7 @@ store:
 	RET
 
 // func tile7x32BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·tile7x32BF16(SB), NOSPLIT, $0-80
 	MOVQ      n+64(FP), AX
 	MOVL      $-1, CX
@@ -19465,6 +19587,8 @@ start:
 whole:
 	VMOVUPS      (BX), Z28
 	VMOVUPS      64(BX), Z29
+	PREFETCHT0   4096(BX)
+	PREFETCHT0   4160(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 
@@ -19539,6 +19663,8 @@ whole:
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
 	VMOVUPS.Z    64(BX), K2, Z29
+	PREFETCHT0   4096(BX)
+	PREFETCHT0   4160(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 
@@ -19636,7 +19762,7 @@ store:
 	RET
 
 // func tile8x16BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·tile8x16BF16(SB), NOSPLIT, $0-80
 	MOVQ      n+64(FP), AX
 	MOVL      $-1, CX
@@ -19690,6 +19816,7 @@ start:
 
 whole:
 	VMOVUPS      (BX), Z28
+	PREFETCHT0   4096(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 
@@ -19740,6 +19867,7 @@ whole:
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
+	PREFETCHT0   4096(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 
@@ -19809,7 +19937,7 @@ store:
 	RET
 
 // func tile8x32BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·tile8x32BF16(SB), NOSPLIT, $0-80
 	MOVQ      n+64(FP), AX
 	MOVL      $-1, CX
@@ -19880,6 +20008,8 @@ start:
 whole:
 	VMOVUPS      (BX), Z28
 	VMOVUPS      64(BX), Z29
+	PREFETCHT0   4096(BX)
+	PREFETCHT0   4160(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 
@@ -19963,6 +20093,8 @@ whole:
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
 	VMOVUPS.Z    64(BX), K2, Z29
+	PREFETCHT0   4096(BX)
+	PREFETCHT0   4160(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 
@@ -20072,7 +20204,7 @@ store:
 	RET
 
 // func tile9x16BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·tile9x16BF16(SB), NOSPLIT, $0-80
 	MOVQ      n+64(FP), AX
 	MOVL      $-1, CX
@@ -20129,6 +20261,7 @@ start:
 
 whole:
 	VMOVUPS      (BX), Z28
+	PREFETCHT0   4096(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 
@@ -20184,6 +20317,7 @@ whole:
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
+	PREFETCHT0   4096(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 
@@ -20260,7 +20394,7 @@ store:
 	RET
 
 // func tile9x32BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·tile9x32BF16(SB), NOSPLIT, $0-80
 	MOVQ      n+64(FP), AX
 	MOVL      $-1, CX
@@ -20336,6 +20470,8 @@ start:
 whole:
 	VMOVUPS      (BX), Z28
 	VMOVUPS      64(BX), Z29
+	PREFETCHT0   4096(BX)
+	PREFETCHT0   4160(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 
@@ -20428,6 +20564,8 @@ whole:
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
 	VMOVUPS.Z    64(BX), K2, Z29
+	PREFETCHT0   4096(BX)
+	PREFETCHT0   4160(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 
@@ -20549,7 +20687,7 @@ store:
 	RET
 
 // func tile10x16BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·tile10x16BF16(SB), NOSPLIT, $0-80
 	MOVQ      n+64(FP), AX
 	MOVL      $-1, CX
@@ -20611,6 +20749,7 @@ start:
 
 whole:
 	VMOVUPS      (BX), Z28
+	PREFETCHT0   4096(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 
@@ -20672,6 +20811,7 @@ whole:
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
+	PREFETCHT0   4096(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 
@@ -20756,7 +20896,7 @@ store:
 	RET
 
 // func tile10x32BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·tile10x32BF16(SB), NOSPLIT, $0-80
 	MOVQ      n+64(FP), AX
 	MOVL      $-1, CX
@@ -20839,6 +20979,8 @@ start:
 whole:
 	VMOVUPS      (BX), Z28
 	VMOVUPS      64(BX), Z29
+	PREFETCHT0   4096(BX)
+	PREFETCHT0   4160(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 
@@ -20941,6 +21083,8 @@ whole:
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
 	VMOVUPS.Z    64(BX), K2, Z29
+	PREFETCHT0   4096(BX)
+	PREFETCHT0   4160(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 
@@ -21075,7 +21219,7 @@ store:
 	RET
 
 // func tile11x16BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·tile11x16BF16(SB), NOSPLIT, $0-80
 	MOVQ      n+64(FP), AX
 	MOVL      $-1, CX
@@ -21140,6 +21284,7 @@ start:
 
 whole:
 	VMOVUPS      (BX), Z28
+	PREFETCHT0   4096(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 
@@ -21206,6 +21351,7 @@ whole:
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
+	PREFETCHT0   4096(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 
@@ -21297,7 +21443,7 @@ store:
 	RET
 
 // func tile11x32BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·tile11x32BF16(SB), NOSPLIT, $0-80
 	MOVQ      n+64(FP), AX
 	MOVL      $-1, CX
@@ -21385,6 +21531,8 @@ start:
 whole:
 	VMOVUPS      (BX), Z28
 	VMOVUPS      64(BX), Z29
+	PREFETCHT0   4096(BX)
+	PREFETCHT0   4160(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 
@@ -21496,6 +21644,8 @@ whole:
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
 	VMOVUPS.Z    64(BX), K2, Z29
+	PREFETCHT0   4096(BX)
+	PREFETCHT0   4160(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 
@@ -21642,7 +21792,7 @@ store:
 	RET
 
 // func tile12x16BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·tile12x16BF16(SB), NOSPLIT, $0-80
 	MOVQ      n+64(FP), AX
 	MOVL      $-1, CX
@@ -21710,6 +21860,7 @@ start:
 
 whole:
 	VMOVUPS      (BX), Z28
+	PREFETCHT0   4096(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 
@@ -21781,6 +21932,7 @@ whole:
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
+	PREFETCHT0   4096(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 
@@ -21879,7 +22031,7 @@ store:
 	RET
 
 // func tile12x32BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·tile12x32BF16(SB), NOSPLIT, $0-80
 	MOVQ      n+64(FP), AX
 	MOVL      $-1, CX
@@ -21972,6 +22124,8 @@ start:
 whole:
 	VMOVUPS      (BX), Z28
 	VMOVUPS      64(BX), Z29
+	PREFETCHT0   4096(BX)
+	PREFETCHT0   4160(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 
@@ -22092,6 +22246,8 @@ whole:
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
 	VMOVUPS.Z    64(BX), K2, Z29
+	PREFETCHT0   4096(BX)
+	PREFETCHT0   4160(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 
@@ -22250,7 +22406,7 @@ store:
 	RET
 
 // func tile13x16BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·tile13x16BF16(SB), NOSPLIT, $0-80
 	MOVQ      n+64(FP), AX
 	MOVL      $-1, CX
@@ -22323,6 +22479,7 @@ start:
 
 whole:
 	VMOVUPS      (BX), Z28
+	PREFETCHT0   4096(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 
@@ -22400,6 +22557,7 @@ whole:
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
+	PREFETCHT0   4096(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 
@@ -22506,7 +22664,7 @@ store:
 	RET
 
 // func tile13x32BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·tile13x32BF16(SB), NOSPLIT, $0-80
 	MOVQ      n+64(FP), AX
 	MOVL      $-1, CX
@@ -22606,6 +22764,8 @@ start:
 whole:
 	VMOVUPS      (BX), Z28
 	VMOVUPS      64(BX), Z29
+	PREFETCHT0   4096(BX)
+	PREFETCHT0   4160(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 
@@ -22736,6 +22896,8 @@ whole:
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
 	VMOVUPS.Z    64(BX), K2, Z29
+	PREFETCHT0   4096(BX)
+	PREFETCHT0   4160(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 
@@ -22907,7 +23069,7 @@ store:
 	RET
 
 // func tile14x16BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·tile14x16BF16(SB), NOSPLIT, $0-80
 	MOVQ      n+64(FP), AX
 	MOVL      $-1, CX
@@ -22983,6 +23145,7 @@ start:
 
 whole:
 	VMOVUPS      (BX), Z28
+	PREFETCHT0   4096(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 
@@ -23065,6 +23228,7 @@ whole:
 
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
+	PREFETCHT0   4096(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 
@@ -23178,7 +23342,7 @@ store:
 	RET
 
 // func tile14x32BF16(k int, a *float32, rs int, ks int, b *float32, bs int, c *float32, ldc int, n int, acc int)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·tile14x32BF16(SB), NOSPLIT, $0-80
 	MOVQ      n+64(FP), AX
 	MOVL      $-1, CX
@@ -23283,6 +23447,8 @@ start:
 whole:
 	VMOVUPS      (BX), Z28
 	VMOVUPS      64(BX), Z29
+	PREFETCHT0   4096(BX)
+	PREFETCHT0   4160(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 
@@ -23422,6 +23588,8 @@ whole:
 loop:
 	VMOVUPS.Z    (BX), K1, Z28
 	VMOVUPS.Z    64(BX), K2, Z29
+	PREFETCHT0   4096(BX)
+	PREFETCHT0   4160(BX)
 	ADDQ         SI, BX
 	VBROADCASTSS (DI), Z30
 

@@ -18,6 +18,9 @@ func (v isa) tiles() {
 	}
 }
 
+// ahead is how many steps of a packed panel are fetched before they are read.
+const ahead = 32
+
 func (v isa) tile(m, vectors int) {
 	doc := "tileGeneric for m = %d with fused sums; strides are in bytes, n is at most %d."
 	if v.pairs {
@@ -82,6 +85,11 @@ func (v isa) tile(m, vectors int) {
 		Label(name)
 		for j := range vectors {
 			read(Mem{Base: b}, j, bv[j])
+		}
+		if v.wide() {
+			for j := range vectors {
+				PREFETCHT0(Mem{Base: b, Disp: ahead*2*size + size*j})
+			}
 		}
 		ADDQ(bs, b)
 		for i := range m {
