@@ -219,12 +219,9 @@ func TestAnAdapterIsDecodedWith(t *testing.T) {
 	}
 }
 
-func logProbsAreTheGraphs(t *testing.T, m *model.Model) {
-	reqs := mixed(20, m.Config.Vocab)
-	o := DefaultOptions(70) // prompts of 27 tokens and more end at the 96 positions
-	o.Temperature = 0.8
-	results := draw(t, New(m, []int32{3}, nil), reqs, o)
-
+// scored is the score graph after it has run over the results.
+func scored(t *testing.T, m *model.Model, reqs []Request, results []Result) *graph.Score {
+	t.Helper()
 	score, err := m.Score()
 	if err != nil {
 		t.Fatal(err)
@@ -236,6 +233,16 @@ func logProbsAreTheGraphs(t *testing.T, m *model.Model) {
 	if err := score.Run(context.Background(), &batch); err != nil {
 		t.Fatal(err)
 	}
+	return score
+}
+
+func logProbsAreTheGraphs(t *testing.T, m *model.Model) {
+	reqs := mixed(20, m.Config.Vocab)
+	o := DefaultOptions(70) // prompts of 27 tokens and more end at the 96 positions
+	o.Temperature = 0.8
+	results := draw(t, New(m, []int32{3}, nil), reqs, o)
+
+	score := scored(t, m, reqs, results)
 	tokens, sums := score.TokenLogProbs(), score.LogProbs()
 	for i, r := range results {
 		for j, p := range r.TokenLogProbs {

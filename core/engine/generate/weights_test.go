@@ -1,13 +1,11 @@
 package generate
 
 import (
-	"context"
 	"math"
 	"reflect"
 	"runtime"
 	"testing"
 
-	"github.com/dno-project/dno/core/engine/graph"
 	"github.com/dno-project/dno/core/engine/kernel"
 	"github.com/dno-project/dno/core/engine/model"
 )
@@ -61,17 +59,7 @@ func TestQ8WeightsAreNearlyTheModel(t *testing.T) {
 	m := small(t, func(c *model.Config) { c.Width, c.FFN, c.InitStd = 72, 130, 0.1 }) // blocks that are not full
 	reqs := mixed(40, m.Config.Vocab)
 	results := drawWith(t, m, kernel.Float32, Q8Weights, reqs)
-	score, err := m.Score()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var batch graph.Batch
-	for i, r := range results {
-		batch.Add(reqs[i].Prompt, r.Tokens)
-	}
-	if err := score.Run(context.Background(), &batch); err != nil {
-		t.Fatal(err)
-	}
+	score := scored(t, m, reqs, results)
 	tokens, largest := score.TokenLogProbs(), 0.0
 	for i, r := range results {
 		if r.TokenLogProbs != nil || !math.IsNaN(r.LogProb) || len(r.DrawnLogProbs) != len(r.Tokens) {

@@ -1,7 +1,5 @@
 package kernel
 
-import "sync"
-
 // AttentionStep is [Attention] for the next row of each of some sequences: it adds key and value i to caches[i] and
 // attends query i to all that this holds and continues, or to the last positions of it in a window. q and out are n×(H·D),
 // k and v n×(G·D), for n = len(caches), all of one shape; no cache comes twice. Row i of out is, to the bit, the last row
@@ -13,7 +11,7 @@ func AttentionStep(out, q, k, v []float32, caches []*Cache, H int, scale float32
 	if len(caches) == 0 || H == 0 {
 		return
 	}
-	s := takeStep()
+	s := steps.take()
 	s.out, s.q, s.caches, s.H, s.scale, s.window = out, q, caches, H, scale, window
 	c := caches[0]
 	s.G, s.D, s.group = c.G, c.D, H/c.G
@@ -213,26 +211,10 @@ func (s *attentionStep) run(t int) {
 	}
 }
 
-var steps struct {
-	sync.Mutex
-	free []*attentionStep
-}
-
-func takeStep() *attentionStep {
-	steps.Lock()
-	defer steps.Unlock()
-	if n := len(steps.free); n > 0 {
-		s := steps.free[n-1]
-		steps.free = steps.free[:n-1]
-		return s
-	}
-	return new(attentionStep)
-}
+var steps shelf[attentionStep]
 
 // giveBack keeps s for another call, without the caller's memory.
 func (s *attentionStep) giveBack() {
 	*s = attentionStep{pieces: s.pieces}
-	steps.Lock()
-	steps.free = append(steps.free, s)
-	steps.Unlock()
+	steps.give(s)
 }

@@ -3,7 +3,6 @@ package kernel
 import (
 	"fmt"
 	"runtime"
-	"sync"
 )
 
 // Gemm is C = op(A)·op(B), or C += op(A)·op(B) if acc:
@@ -142,10 +141,7 @@ type part struct {
 	end    int // the panel after its last one
 }
 
-var gemms struct {
-	sync.Mutex
-	free []*gemm
-}
+var gemms shelf[gemm]
 
 // newGemm checks A and C. It returns nil if there is nothing left to do.
 func newGemm(f *format, tA bool, M, N, K int, a []float32, lda int, c []float32, ldc int, acc bool) *gemm {
@@ -159,14 +155,7 @@ func newGemm(f *format, tA bool, M, N, K int, a []float32, lda int, c []float32,
 		}
 		return nil
 	}
-	gemms.Lock()
-	var g *gemm
-	if n := len(gemms.free); n > 0 {
-		g, gemms.free = gemms.free[n-1], gemms.free[:n-1]
-	} else {
-		g = new(gemm)
-	}
-	gemms.Unlock()
+	g := gemms.take()
 	*g = gemm{format: f, M: M, K: K, a: a, rs: lda, ks: 1, acc: acc}
 	g.also(N, c, ldc)
 	if tA {
@@ -240,9 +229,7 @@ func (g *gemm) do(concurrent bool) {
 
 func (g *gemm) giveBack() {
 	*g = gemm{} // holds no caller's memory
-	gemms.Lock()
-	gemms.free = append(gemms.free, g)
-	gemms.Unlock()
+	gemms.give(g)
 }
 
 // plan makes the grid of tasks as large as they can be. It returns memory if B is to be packed beforehand.

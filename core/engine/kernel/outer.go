@@ -1,9 +1,6 @@
 package kernel
 
-import (
-	"runtime"
-	"sync"
-)
+import "runtime"
 
 // Outer is a sum of outer products, such as a weight's gradient: C (M×N) += Aᵀ·B of rows of A (K×M) and of B (K×N).
 type Outer struct {
@@ -18,7 +15,7 @@ func (p Precision) AddOuter(K int, products ...Outer) {
 	if p == BFloat16 {
 		f = formatBF16()
 	}
-	o, work := borrowOuters(), 0
+	o, work := outerShelf.take(), 0
 	defer o.giveBack()
 	for _, x := range products {
 		if g := newGemm(f, true, x.M, x.N, K, x.A, x.M, x.C, x.N, true); g != nil {
@@ -44,27 +41,11 @@ type outers struct {
 	count int
 }
 
-var outersShelf struct {
-	sync.Mutex
-	free []*outers
-}
-
-func borrowOuters() *outers {
-	outersShelf.Lock()
-	defer outersShelf.Unlock()
-	if n := len(outersShelf.free); n > 0 {
-		o := outersShelf.free[n-1]
-		outersShelf.free = outersShelf.free[:n-1]
-		return o
-	}
-	return new(outers)
-}
+var outerShelf shelf[outers]
 
 func (o *outers) giveBack() {
 	*o = outers{}
-	outersShelf.Lock()
-	outersShelf.free = append(outersShelf.free, o)
-	outersShelf.Unlock()
+	outerShelf.give(o)
 }
 
 func (o *outers) do() {

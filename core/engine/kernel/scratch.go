@@ -6,32 +6,40 @@ import (
 )
 
 // scratch is memory that a task borrows. It only grows: after the largest shape has been seen once, kernels allocate
-// no more. (A sync.Pool would give it up at every second garbage collection.)
+// no more.
 type scratch struct {
 	parts [5][]float32
 }
 
-var shelf struct {
-	sync.Mutex
-	free []*scratch
-}
+var scratches shelf[scratch]
 
 // borrow takes a scratch from the shelf, or a new one: there are as many as tasks have run at the same time.
-func borrow() *scratch {
-	shelf.Lock()
-	defer shelf.Unlock()
-	if n := len(shelf.free); n > 0 {
-		s := shelf.free[n-1]
-		shelf.free = shelf.free[:n-1]
-		return s
-	}
-	return new(scratch)
+func borrow() *scratch { return scratches.take() }
+
+func (s *scratch) giveBack() { scratches.give(s) }
+
+// shelf holds what calls use in turn. (A sync.Pool would give it up at every second garbage collection.)
+type shelf[T any] struct {
+	sync.Mutex
+	free []*T
 }
 
-func (s *scratch) giveBack() {
-	shelf.Lock()
-	shelf.free = append(shelf.free, s)
-	shelf.Unlock()
+// take returns one that was given back, or a new one.
+func (s *shelf[T]) take() *T {
+	s.Lock()
+	defer s.Unlock()
+	if n := len(s.free); n > 0 {
+		x := s.free[n-1]
+		s.free = s.free[:n-1]
+		return x
+	}
+	return new(T)
+}
+
+func (s *shelf[T]) give(x *T) {
+	s.Lock()
+	s.free = append(s.free, x)
+	s.Unlock()
 }
 
 // part returns n floats with whatever they hold; parts of different index do not overlap.
