@@ -30,20 +30,27 @@ func (l *Loop) evaluate(ctx context.Context, t int, it rundir.Iteration) (rundir
 
 	l.Progress.Start(fmt.Sprintf("iteration %d: evaluate", t), 2*(len(l.Validation)+len(l.Test)))
 	defer l.Progress.Done()
-	all, err := l.recordedAnswers(ctx, t, it, slices.Concat(l.Validation, l.Test))
+	prompts := slices.Concat(l.Validation, l.Test)
+	all, err := l.recordedAnswers(ctx, t, it, prompts)
 	if err != nil {
 		return e, err
 	}
 	answers := [][]rundir.EvalRecord{all[:len(l.Validation)], all[len(l.Validation):]}
-	if err := l.addLogProbs(ctx, t, sets[0].prompts, sets[1].prompts, answers); err != nil {
+	var earlier [2][][]rundir.EvalRecord
+	var parents []rundir.EvalRecord
+	for i, s := range sets {
+		if earlier[i], err = l.earlier(t, s.file, s.prompts); err != nil {
+			return e, err
+		}
+		if t > 0 {
+			parents = append(parents, earlier[i][t-1]...)
+		}
+	}
+	if err := l.addLogProbs(ctx, t, prompts, all, parents); err != nil {
 		return e, err
 	}
 	for i, s := range sets {
-		earlier, err := l.earlier(t, s.file)
-		if err != nil {
-			return e, err
-		}
-		if err := judge.evaluation(ctx, s.prompts, answers[i], earlier); err != nil {
+		if err := judge.evaluation(ctx, s.prompts, answers[i], earlier[i]); err != nil {
 			return e, err
 		}
 		if err := rundir.WriteLog(it.Path(s.file), answers[i]); err != nil {
@@ -153,46 +160,59 @@ func (l *Loop) EvaluationTokens(ctx context.Context) (int, error) {
 const evalBatch = 512
 
 // addLogProbs gives each sampled completion its log-probability under the policy, its parent and
-// π_1, all three by the same kernels; the policy's weights are what they were when it returns.
-func (l *Loop) addLogProbs(ctx context.Context, t int, validation, test []sdk.Prompt, answers [][]rundir.EvalRecord) error {
-	var texts []Text
-	var records []*rundir.EvalRecord
-	for i, prompts := range [][]sdk.Prompt{validation, test} {
-		for j, p := range prompts {
-			r := &answers[i][j]
-			texts = append(texts, Text{p.Messages, r.Sampled})
-			records = append(records, r)
+// π_1, all three by the same kernels; the policy's weights are what they were when it returns. What the
+// parent drew as well, of the same seed, its record knows under both already.
+func (l *Loop) addLogProbs(ctx context.Context, t int, prompts []sdk.Prompt, answers, parents []rundir.EvalRecord) error {
+	var all, fresh []int
+	for i := range answers {
+		all = append(all, i)
+		if t > 0 && sameTokens(answers[i].Sampled, parents[i].Sampled) {
+			answers[i].LogProbParent, answers[i].LogProbInitial = parents[i].LogProb, parents[i].LogProbInitial
+		} else {
+			fresh = append(fresh, i)
 		}
 	}
-	under := func(set func(*rundir.EvalRecord, float64)) error {
+	under := func(which []int, set func(*rundir.EvalRecord, float64)) error {
+		texts := make([]Text, len(which))
+		for k, i := range which {
+			texts[k] = Text{prompts[i].Messages, answers[i].Sampled}
+		}
 		logps, err := l.Policy.LogProbs(ctx, texts)
-		for i := range logps {
-			set(records[i], logps[i].LogProb)
+		for k := range logps {
+			set(&answers[which[k]], logps[k].LogProb)
 		}
 		return err
 	}
-	if err := under(func(r *rundir.EvalRecord, x float64) { r.LogProb, r.LogProbParent, r.LogProbInitial = x, x, x }); err != nil || t == 0 {
+	if t == 0 {
+		return under(all, func(r *rundir.EvalRecord, x float64) { r.LogProb, r.LogProbParent, r.LogProbInitial = x, x, x })
+	}
+	if err := under(all, func(r *rundir.EvalRecord, x float64) { r.LogProb = x }); err != nil || len(fresh) == 0 {
 		return err
 	}
 	if err := l.loadIteration(ctx, 0); err != nil {
 		return err
 	}
-	if err := under(func(r *rundir.EvalRecord, x float64) { r.LogProbParent, r.LogProbInitial = x, x }); err != nil {
+	if err := under(fresh, func(r *rundir.EvalRecord, x float64) { r.LogProbParent, r.LogProbInitial = x, x }); err != nil {
 		return err
 	}
 	if t > 1 {
 		if err := l.loadIteration(ctx, t-1); err != nil {
 			return err
 		}
-		if err := under(func(r *rundir.EvalRecord, x float64) { r.LogProbParent = x }); err != nil {
+		if err := under(fresh, func(r *rundir.EvalRecord, x float64) { r.LogProbParent = x }); err != nil {
 			return err
 		}
 	}
 	return l.loadIteration(ctx, t)
 }
 
-// earlier reads what the policies before iteration t answered, π_1 first.
-func (l *Loop) earlier(t int, file string) ([][]rundir.EvalRecord, error) {
+// sameTokens reports whether a model draws a and b with the same probability, whatever the model.
+func sameTokens(a, b sdk.Completion) bool {
+	return len(a.Tokens) > 0 && a.Text == b.Text && slices.Equal(a.Tokens, b.Tokens)
+}
+
+// earlier reads what the policies before iteration t answered to the prompts, π_1 first.
+func (l *Loop) earlier(t int, file string, prompts []sdk.Prompt) ([][]rundir.EvalRecord, error) {
 	var out [][]rundir.EvalRecord
 	for s := range t {
 		it, err := l.Run.Iteration(s)
@@ -202,6 +222,10 @@ func (l *Loop) earlier(t int, file string) ([][]rundir.EvalRecord, error) {
 		records, err := rundir.ReadLog[rundir.EvalRecord](it.Path(file))
 		if err != nil {
 			return nil, err
+		}
+		same := func(r rundir.EvalRecord, p sdk.Prompt) bool { return r.Prompt == p.ID }
+		if !slices.EqualFunc(records, prompts, same) {
+			return nil, sdk.Errorf(sdk.CodeCorrupt, "evaluate iteration %d: %s answers other prompts than those of this experiment", t, it.Path(file))
 		}
 		out = append(out, records)
 	}
@@ -216,9 +240,6 @@ func (j *judge) evaluation(ctx context.Context, prompts []sdk.Prompt, answers []
 		// Candidates: 0 greedy, 1 sampled, then each earlier policy's greedy, last the parent's sampled.
 		q := question{prompt: p, texts: []string{answers[i].Greedy.Text, answers[i].Sampled.Text}}
 		for _, e := range earlier {
-			if len(e) != len(prompts) || e[i].Prompt != p.ID {
-				return sdk.Errorf(sdk.CodeCorrupt, "evaluate: an earlier iteration answered other prompts: %d of %d, want %q at %d", len(e), len(prompts), p.ID, i+1)
-			}
 			q.texts = append(q.texts, e[i].Greedy.Text)
 			q.pairs = append(q.pairs, [2]int{0, len(q.texts) - 1})
 		}

@@ -450,6 +450,59 @@ func TestThePolicyLearnsWhatTheOraclePrefers(t *testing.T) {
 	}
 }
 
+// What an evaluation says of a completion is what each policy gives it, whether it was scored or known from before.
+func TestLogProbabilitiesOfAnEvaluationAreThoseOfItsPolicies(t *testing.T) {
+	run := create(t)
+	l, _, _ := newLoop(t, run, testPlan())
+	if err := l.Execute(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	known, scored := 0, 0
+	var before []rundir.EvalRecord
+	for i := range 4 {
+		it, err := run.Iteration(i)
+		if err != nil {
+			t.Fatal(err)
+		}
+		records, err := rundir.ReadLog[rundir.EvalRecord](it.Path(rundir.TestFile))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, under := range []struct {
+			policy  int
+			logProb func(r rundir.EvalRecord) float64
+		}{
+			{i, func(r rundir.EvalRecord) float64 { return r.LogProb }},
+			{max(0, i-1), func(r rundir.EvalRecord) float64 { return r.LogProbParent }},
+			{0, func(r rundir.EvalRecord) float64 { return r.LogProbInitial }},
+		} {
+			if err := l.loadIteration(t.Context(), under.policy); err != nil {
+				t.Fatal(err)
+			}
+			for k, r := range records {
+				want, err := l.Policy.LogProbs(t.Context(), []Text{{l.Test[k].Messages, r.Sampled}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got := under.logProb(r); got != want[0].LogProb {
+					t.Errorf("iteration %d, prompt %s: log-probability %v under policy %d, want %v", i, r.Prompt, got, under.policy, want[0].LogProb)
+				}
+			}
+		}
+		for k := range before {
+			if sameTokens(records[k].Sampled, before[k].Sampled) {
+				known++
+			} else {
+				scored++
+			}
+		}
+		before = records
+	}
+	if known == 0 || scored == 0 {
+		t.Errorf("%d completions were known and %d not: the test is of both", known, scored)
+	}
+}
+
 // The margins of the first step are 0: policy and reference are the same weights. So the DPO loss
 // of its batch is ln 2.
 func TestTheFirstLossIsLogTwo(t *testing.T) {
