@@ -30,16 +30,19 @@ func (o *embedOp) Do(in ...gorgonia.Value) (_ gorgonia.Value, err error) {
 	tokens, c := o.run.batch.Tokens, o.b.dims.Width
 	vocab := o.table.Shape[0]
 	y, t := o.out.get(len(tokens), c)
-	for i, id := range tokens {
+	for _, id := range tokens {
 		if id < 0 || int(id) >= vocab {
 			return nil, fmt.Errorf("embed: token id %d is not below the vocabulary's %d", id, vocab)
 		}
-		row := y[i*c : (i+1)*c]
-		o.table.Row(int(id), row)
-		if o.scale != 1 {
-			kernel.Scale(o.scale, row)
-		}
 	}
+	o.run.shared.strips(len(tokens), func(lo, hi int, _ *pad) {
+		for i, id := range tokens[lo:hi] {
+			o.table.Row(int(id), y[(lo+i)*c:(lo+i+1)*c])
+		}
+		if o.scale != 1 {
+			kernel.Scale(o.scale, y[lo*c:hi*c])
+		}
+	})
 	return t, nil
 }
 

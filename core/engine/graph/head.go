@@ -2,6 +2,7 @@ package graph
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/dno-project/dno/core/engine/kernel"
 	"gorgonia.org/gorgonia"
@@ -83,24 +84,29 @@ func (o *headOp) Do(in ...gorgonia.Value) (_ gorgonia.Value, err error) {
 	if err := o.begin(); err != nil {
 		return nil, err
 	}
-	b, s, c, slices := o.run.batch, &o.run.shared, o.b.dims.Width, o.slices()
+	b, s, c, count := o.run.batch, &o.run.shared, o.b.dims.Width, o.slices()
 	scored, targets := len(b.Scored), len(b.Targets)
 	for _, id := range b.Targets {
 		if vocab := o.head.Shape[0]; id < 0 || int(id) >= vocab {
 			return nil, fmt.Errorf("head log-probs: token id %d is not below the vocabulary's %d", id, vocab)
 		}
 	}
-	rows := gather(o.run, floats(in[0]), c)
+	x, gain := floats(in[0]), o.norm.Gain(o.b.dims.PlusOne, &s.gain)
 	if cap(o.tokens) < targets {
 		o.tokens = make([]float64, targets)
 	}
 	o.tokens = o.tokens[:targets]
 	if cap(o.rows) < scored {
-		o.rows, o.parts = make([]kernel.LogSum, scored), make([]kernel.LogSum, scored*slices)
+		o.rows, o.parts = make([]kernel.LogSum, scored), make([]kernel.LogSum, scored*count)
 	}
-	o.rows, o.parts = o.rows[:scored], o.parts[:scored*slices]
-	kernel.RMSNorm(take(&o.h, scored*c), take(&o.rstd, scored), rows, o.norm.Gain(o.b.dims.PlusOne, &s.gain), scored, c, o.b.dims.Eps)
-	for i := range slices {
+	o.rows, o.parts = o.rows[:scored], o.parts[:scored*count]
+	h, rstd := take(&o.h, scored*c), take(&o.rstd, scored)
+	s.strips(scored, func(lo, hi int, p *pad) {
+		rows := take(&p.h, (hi-lo)*c)
+		b.gather(rows, x, c, lo, hi)
+		kernel.RMSNorm(h[lo*c:hi*c], rstd[lo:hi], rows, gain, hi-lo, c, o.b.dims.Eps)
+	})
+	for i := range count {
 		if err := o.begin(); err != nil {
 			return nil, err
 		}
@@ -111,7 +117,7 @@ func (o *headOp) Do(in ...gorgonia.Value) (_ gorgonia.Value, err error) {
 			o.logits(z, w, lo, hi)
 			for r := lo; r < hi; r++ {
 				row := z[(r-lo)*w.N() : (r-lo+1)*w.N()]
-				o.parts[r*slices+i] = kernel.LogSumOf(row)
+				o.parts[r*count+i] = kernel.LogSumOf(row)
 				for _, t := range b.predicts(r) {
 					if id := int(b.Targets[t]); first <= id && id < last {
 						o.tokens[t] = float64(row[id-first])
@@ -120,16 +126,18 @@ func (o *headOp) Do(in ...gorgonia.Value) (_ gorgonia.Value, err error) {
 			}
 		})
 	}
-	for r := range o.rows {
-		sum := o.parts[r*slices]
-		for _, next := range o.parts[r*slices+1 : (r+1)*slices] {
-			sum = sum.Plus(next)
+	s.strips(scored, func(lo, hi int, _ *pad) {
+		for r := lo; r < hi; r++ {
+			sum := o.parts[r*count]
+			for _, next := range o.parts[r*count+1 : (r+1)*count] {
+				sum = sum.Plus(next)
+			}
+			o.rows[r] = sum
+			for _, t := range b.predicts(r) {
+				o.tokens[t] -= float64(sum.Log())
+			}
 		}
-		o.rows[r] = sum
-		for _, t := range b.predicts(r) {
-			o.tokens[t] -= float64(sum.Log())
-		}
-	}
+	})
 	o.sums = o.sums[:0]
 	for q := range b.Sequences() {
 		sum := 0.0
@@ -141,14 +149,21 @@ func (o *headOp) Do(in ...gorgonia.Value) (_ gorgonia.Value, err error) {
 	return tensor.New(tensor.WithShape(targets), tensor.WithBacking(o.tokens)), nil
 }
 
-// gather copies the scored rows of x [N, C] next to each other.
-func gather(r *run, x []float32, c int) []float32 {
-	scored := r.batch.Scored
-	rows := take(&r.shared.rows, len(scored)*c)
-	for i, row := range scored {
+// gather copies the scored rows lo to hi of x [N, C] next to each other.
+func (b *Batch) gather(rows, x []float32, c, lo, hi int) {
+	for i, row := range b.Scored[lo:hi] {
 		copy(rows[i*c:(i+1)*c], x[int(row)*c:])
 	}
-	return rows
+}
+
+// scatter makes the rows lo to hi of x [N, C] the scored rows among them, and zero.
+func (b *Batch) scatter(x, rows []float32, c, lo, hi int) {
+	clear(x[lo*c : hi*c])
+	i, _ := slices.BinarySearch(b.Scored, int32(lo))
+	for ; i < len(b.Scored) && int(b.Scored[i]) < hi; i++ {
+		row := int(b.Scored[i])
+		copy(x[row*c:(row+1)*c], rows[i*c:(i+1)*c])
+	}
 }
 
 func (o *headOp) DiffWRT(int) []bool { return []bool{true, true, true, false} }
@@ -205,12 +220,10 @@ func (o *headBackward) Do(in ...gorgonia.Value) (_ gorgonia.Value, err error) {
 			d.Precision.Gemm(true, false, n, c, scored, dz, n, f.h, c, dw[first*c:last*c], c, true)
 		}
 	}
-	rows := gather(o.run, x, c)
+	rows := take(&s.rows, scored*c)
+	s.strips(scored, func(lo, hi int, _ *pad) { b.gather(rows[lo*c:hi*c], x, c, lo, hi) })
 	kernel.RMSNormBackward(drows, f.norm.dW(), drows, rows, f.norm.Gain(f.b.dims.PlusOne, &s.gain), f.rstd, scored, c, false)
 	dx, t := o.out.get(b.Rows(), c)
-	clear(dx)
-	for i, row := range b.Scored {
-		copy(dx[int(row)*c:(int(row)+1)*c], drows[i*c:(i+1)*c])
-	}
+	s.strips(b.Rows(), func(lo, hi int, _ *pad) { b.scatter(dx, drows, c, lo, hi) })
 	return t, nil
 }

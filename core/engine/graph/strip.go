@@ -64,29 +64,39 @@ type factor struct {
 
 // forward makes factors for x·Wᵀ. They are good until the next call of forward or backward.
 func (s *workspace) forward(d *Dims, ws ...*Param) []factor {
+	var list [len(s.factors)]kernel.Packing
+	count := 0
 	for i, w := range ws {
 		f := &s.factors[i]
 		f.w, f.packed = w, w.Held
 		if w.Held == nil {
 			out, in := w.Shape[0], w.Shape[1]
-			d.Precision.Pack(&f.own, w.W, out, in, in)
+			list[count] = kernel.Packing{To: &f.own, B: w.W, N: out, K: in, LDB: in}
+			count++
 			f.packed = &f.own
 		}
 	}
+	d.Precision.PackAll(false, list[:count]...)
 	return s.factors[:len(ws)]
 }
 
 // backward makes factors for dy·W. A matrix that is held packed is unpacked, to the very numbers that x·Wᵀ takes.
 func (s *workspace) backward(d *Dims, ws ...*Param) []factor {
+	var list [len(s.factors)]kernel.Packing
+	count := 0
 	for i, w := range ws {
-		f, values, out, in := &s.factors[i], w.W, w.Shape[0], w.Shape[1]
-		if w.Held != nil {
-			values = take(&s.unpacked, out*in)
-			w.Held.Rows(0, out, values)
-		}
-		d.Precision.PackTransposed(&f.own, values, in, out, in)
+		f, out, in := &s.factors[i], w.Shape[0], w.Shape[1]
 		f.w, f.packed = w, &f.own
+		if w.Held != nil { // one at a time: there is memory for the largest alone
+			values := take(&s.unpacked, out*in)
+			w.Held.Rows(0, out, values)
+			d.Precision.PackTransposed(&f.own, values, in, out, in)
+			continue
+		}
+		list[count] = kernel.Packing{To: &f.own, B: w.W, N: in, K: out, LDB: in}
+		count++
 	}
+	d.Precision.PackAll(true, list[:count]...)
 	return s.factors[:len(ws)]
 }
 

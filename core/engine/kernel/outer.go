@@ -11,10 +11,7 @@ type Outer struct {
 // AddOuter is C += Aᵀ·B for each of some products, up to 4, over K rows: the same bytes as [Precision.Gemm] makes of each, in
 // one piece of work, so that threads meet once for all of them.
 func (p Precision) AddOuter(K int, products ...Outer) {
-	f := &float32s
-	if p == BFloat16 {
-		f = formatBF16()
-	}
+	f := p.format()
 	o, work := outerShelf.take(), 0
 	defer o.giveBack()
 	for _, x := range products {

@@ -55,3 +55,35 @@ func TestNormsOfBlocksTogetherAreTheSameBytes(t *testing.T) {
 		same(t, "dw", gotW, wantW)
 	}
 }
+
+func TestMatricesPackedTogetherAreAsEachAlone(t *testing.T) {
+	everyLevel(t, func(t *testing.T) {
+		r := generator(5)
+		for _, p := range []Precision{Float32, BFloat16} {
+			for _, transposed := range []bool{false, true} {
+				for _, unit := range []int{1, 60} { // in one thread, in several
+					var together, alone [4]Packed
+					var of []Packing
+					for i, s := range [4][2]int{{3 * unit, 5 * unit}, {7, 0}, {unit, 2 * unit}, {4 * unit, 33}} {
+						x := Packing{To: &together[i], N: s[0], K: s[1], LDB: s[1] + 2}
+						pack, rows := p.Pack, x.N
+						if transposed {
+							pack, rows, x.LDB = p.PackTransposed, x.K, x.N+2
+						}
+						x.B = normal(r, rows*x.LDB)
+						pack(&alone[i], x.B, x.N, x.K, x.LDB)
+						of = append(of, x)
+					}
+					p.PackAll(transposed, of...)
+					for i, x := range of {
+						name := fmt.Sprintf("%v, transposed %v, matrix %d, %d×%d", p, transposed, i, x.N, x.K)
+						if together[i].N() != x.N || together[i].K() != x.K {
+							t.Errorf("%s: packed as %d×%d", name, together[i].N(), together[i].K())
+						}
+						same(t, name, together[i].data, alone[i].data)
+					}
+				}
+			}
+		}
+	})
+}

@@ -56,32 +56,81 @@ func (p *Packed) Part(lo, hi int) Packed {
 }
 
 // Pack fills p with b, stored N×K in rows of ldb (a weight matrix in y = x·Wᵀ). It reuses p's memory if that suffices.
-func Pack(p *Packed, b []float32, N, K, ldb int) { p.pack(&float32s, b, N, K, ldb, true) }
+func Pack(p *Packed, b []float32, N, K, ldb int) {
+	packAll(&float32s, true, Packing{p, b, N, K, ldb})
+}
 
 // PackTransposed is [Pack] of the transpose of what is stored: b is K×N, so that [GemmPacked] is A·b (as in dx = dy·W).
-func PackTransposed(p *Packed, b []float32, N, K, ldb int) { p.pack(&float32s, b, N, K, ldb, false) }
+func PackTransposed(p *Packed, b []float32, N, K, ldb int) {
+	packAll(&float32s, false, Packing{p, b, N, K, ldb})
+}
 
-// pack fills p from b, stored N×K, or K×N unless transposed.
-func (p *Packed) pack(f *format, b []float32, N, K, ldb int, transposed bool) {
-	panels := (N + panel - 1) / panel
-	size := f.steps(K) * f.stepB
-	p.format, p.n, p.k = f, N, K
-	p.data = grow(p.data, panels*size)
-	if N == 0 || K == 0 {
-		return
+// Packing is a matrix N×K that is to be packed, as [Pack] and [PackTransposed] take it.
+type Packing struct {
+	To        *Packed
+	B         []float32
+	N, K, LDB int
+}
+
+// mostPacked is how many matrices one piece of work packs.
+const mostPacked = 4
+
+// packings are matrices on their way, a panel a task.
+type packings struct {
+	list       [mostPacked]Packing
+	ends       [mostPacked]int // the task after the last one of each
+	count      int
+	transposed bool
+}
+
+var packingShelf shelf[packings]
+
+// packAll packs some matrices, stored N×K, or K×N unless transposed.
+func packAll(f *format, transposed bool, of ...Packing) {
+	s := packingShelf.take()
+	*s = packings{transposed: transposed}
+	tasks, elements := 0, 0
+	for _, x := range of {
+		p, panels := x.To, (x.N+panel-1)/panel
+		p.format, p.n, p.k = f, x.N, x.K
+		p.data = grow(p.data, panels*f.steps(x.K)*f.stepB)
+		if x.N == 0 || x.K == 0 {
+			continue
+		}
+		if transposed {
+			fits("B", x.B, x.N, x.K, x.LDB)
+		} else {
+			fits("B", x.B, x.K, x.N, x.LDB)
+		}
+		tasks, elements = tasks+panels, elements+x.N*x.K
+		s.list[s.count], s.ends[s.count] = x, tasks
+		s.count++
 	}
-	one := f.packTransposed
-	across := ldb // from the first number of a panel to that of the next column
-	if transposed {
-		fits("B", b, N, K, ldb)
+	if elements < 2*grain {
+		for t := range tasks {
+			s.run(t)
+		}
 	} else {
-		fits("B", b, K, N, ldb)
-		one, across = f.packRows, 1
+		parallel(tasks, s)
 	}
-	inParallel(panels, N*K, func(q int) {
-		n0 := q * panel
-		one(p.data[q*size:][:size], b[n0*across:], ldb, min(panel, N-n0), K)
-	})
+	*s = packings{} // holds no caller's memory
+	packingShelf.give(s)
+}
+
+func (s *packings) run(t int) {
+	i, first := 0, 0
+	for t >= s.ends[i] {
+		first = s.ends[i]
+		i++
+	}
+	x, q := &s.list[i], t-first
+	p, n0 := x.To, q*panel
+	one, across := p.packTransposed, x.LDB // from the first number of a panel to that of the next column
+	if !s.transposed {
+		one, across = p.packRows, 1
+	}
+	size := p.steps(x.K) * p.stepB
+	one(p.data[q*size:][:size], x.B[n0*across:], x.LDB, min(panel, x.N-n0), x.K)
 }
 
 // packTransposedGeneric is dst[k*32+i] = src[i*ld+k] for i < n, 0 for n ≤ i < 32.

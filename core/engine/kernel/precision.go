@@ -48,20 +48,24 @@ func (p Precision) Gemm(tA, tB bool, M, N, K int, a []float32, lda int, b []floa
 	Gemm(tA, tB, M, N, K, a, lda, b, ldb, c, ldc, acc)
 }
 
+// format is how factors are held.
+func (p Precision) format() *format {
+	if p == BFloat16 {
+		return formatBF16()
+	}
+	return &float32s
+}
+
 // Pack is [Pack] or [PackBF16].
 func (p Precision) Pack(to *Packed, b []float32, N, K, ldb int) {
-	if p == BFloat16 {
-		PackBF16(to, b, N, K, ldb)
-		return
-	}
-	Pack(to, b, N, K, ldb)
+	packAll(p.format(), true, Packing{to, b, N, K, ldb})
 }
 
 // PackTransposed is [PackTransposed] or [PackBF16Transposed].
 func (p Precision) PackTransposed(to *Packed, b []float32, N, K, ldb int) {
-	if p == BFloat16 {
-		PackBF16Transposed(to, b, N, K, ldb)
-		return
-	}
-	PackTransposed(to, b, N, K, ldb)
+	packAll(p.format(), false, Packing{to, b, N, K, ldb})
 }
+
+// PackAll is [Precision.Pack] of some matrices, up to 4, or [Precision.PackTransposed] of them, in one piece of work, so that
+// threads meet once.
+func (p Precision) PackAll(transposed bool, of ...Packing) { packAll(p.format(), !transposed, of...) }
