@@ -2,6 +2,7 @@ package graph
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/chewxy/hm"
 	"github.com/dno-project/dno/core/engine/kernel"
@@ -13,12 +14,12 @@ import (
 // It flows along the graph's edges as a value of constant nominal shape, so that a graph built
 // once takes batches of any number and length of sequences.
 //
-// A row holds a token and predicts what follows it. The rows of a prompt stand once however many completions
-// follow it, and of rows from which nothing is scored no logits are computed.
+// A row holds a token and predicts what follows it. The rows of a prompt, and of what its completions begin with alike, stand
+// once however many completions there are, and of rows from which nothing is scored no logits are computed.
 type Batch struct {
 	Tokens    []int32       // [N] token ids
 	Positions []int32       // [N] position of the token in its sequence, from 0
-	Spans     []kernel.Span // the rows; a completion continues its prompt where that has several
+	Spans     []kernel.Span // the rows; where a prompt has several completions, they continue it
 
 	Targets  []int32 // [S] the scored tokens, sequence after sequence
 	ScoredCu []int   // [B+1] sequence s has the scored tokens ScoredCu[s] to ScoredCu[s+1]
@@ -28,9 +29,10 @@ type Batch struct {
 	nextCu []int   // [R+1] scored row i predicts next[nextCu[i]:nextCu[i+1]]
 
 	longest int
+	adding  group
 }
 
-// predicts returns which scored tokens the scored row i predicts: the last row of a prompt, one for each completion.
+// predicts returns which scored tokens the scored row i predicts: one for each completion that the row is of.
 func (b *Batch) predicts(i int) []int32 { return b.next[b.nextCu[i]:b.nextCu[i+1]] }
 
 // block is some whole sequences of a batch: the rows lo to hi. Where nothing is kept for a backward pass, attention works
@@ -59,7 +61,7 @@ func (k *blocks) divide(b *Batch, rows int) {
 	for lo, first, s := 0, 0, 0; s < len(k.spans); s++ {
 		hi := k.spans[s].To
 		k.spans[s].From, k.spans[s].To = k.spans[s].From-lo, hi-lo
-		if s == len(k.spans)-1 || hi-lo >= rows && !k.spans[s+1].Continues {
+		if s == len(k.spans)-1 || hi-lo >= rows && k.spans[s+1].Behind == 0 {
 			k.list, k.ends = append(k.list, block{lo, hi, k.spans[first : s+1]}), append(k.ends, hi)
 			lo, first = hi, s+1
 		}
@@ -79,8 +81,9 @@ func (b *Batch) Reset() {
 	b.longest = 0
 }
 
-// Add appends a sequence for each of the completions of a prompt, and scores the completion's tokens. The last token
-// takes no row: nothing is predicted from it. The prompt must not be empty.
+// Add appends a sequence for each of the completions of a prompt, and scores the completion's tokens. What completions
+// begin with alike stands once, as the prompt does. The last token takes no row: nothing is predicted from it. The prompt
+// must not be empty.
 func (b *Batch) Add(prompt []int32, completions ...[]int32) {
 	if len(b.ScoredCu) == 0 {
 		b.Reset()
@@ -89,8 +92,10 @@ func (b *Batch) Add(prompt []int32, completions ...[]int32) {
 	for i, token := range prompt {
 		b.row(token, i)
 	}
-	at := len(b.Targets)
-	for _, c := range completions {
+	g := &b.adding
+	g.prompt, g.completions, g.first, g.which = len(prompt), completions, g.first[:0], g.which[:0]
+	for i, c := range completions {
+		g.first, g.which = append(g.first, len(b.Targets)), append(g.which, i)
 		if len(c) > 0 {
 			b.next = append(b.next, int32(len(b.Targets)))
 			b.Targets = append(b.Targets, c...)
@@ -98,22 +103,79 @@ func (b *Batch) Add(prompt []int32, completions ...[]int32) {
 		b.ScoredCu = append(b.ScoredCu, len(b.Targets))
 	}
 	b.scoreLast()
-	shared := len(completions) > 1
-	if shared {
+	if len(completions) == 1 {
+		b.completed(g.which, 0, len(completions[0])-1)
 		b.Spans = append(b.Spans, kernel.Span{From: from, To: len(b.Tokens)})
-		from = len(b.Tokens)
+	} else {
+		b.Spans = append(b.Spans, kernel.Span{From: from, To: len(b.Tokens)})
+		b.branch(g.which, 0, len(b.Spans)-1, 1)
 	}
-	for _, c := range completions {
-		for i := range len(c) - 1 {
-			b.row(c[i], len(prompt)+i)
-			b.next = append(b.next, int32(at+i+1))
-			b.scoreLast()
+	g.completions = nil
+}
+
+// group is the completions of a prompt that are being added.
+type group struct {
+	prompt      int       // its length
+	completions [][]int32 // each
+	first       []int     // and its first token among the targets
+	which       []int
+}
+
+// leastShared is how many rows completions share at least: fewer are not worth a span of their own.
+const leastShared = 8
+
+// branch adds the rows of some completions from token a on, which continue the span behind; depth says how many spans that is
+// in all. Those that go on alike are one span, behind which they branch. It puts which in the order of the spans.
+func (b *Batch) branch(which []int, a, behind, depth int) {
+	for len(which) > 0 {
+		rows := b.adding.rows(which[0], a)
+		if len(rows) == 0 {
+			which = which[1:]
+			continue
 		}
-		at += len(c)
-		if !shared || from < len(b.Tokens) {
-			b.Spans = append(b.Spans, kernel.Span{From: from, To: len(b.Tokens), Continues: shared})
-			from = len(b.Tokens)
+		alike, n := 1, len(rows)
+		for i := 1; i < len(which) && depth < kernel.MostBehind; i++ {
+			other := b.adding.rows(which[i], a)
+			if head := min(len(rows), leastShared); len(other) < head || head < leastShared && len(other) != head || !slices.Equal(rows[:head], other[:head]) {
+				continue
+			}
+			x := which[i]
+			copy(which[alike+1:i+1], which[alike:i])
+			which[alike] = x
+			alike++
+			n = min(n, len(other))
+			for j := range n {
+				if rows[j] != other[j] {
+					n = j
+					break
+				}
+			}
 		}
+		from := len(b.Tokens)
+		b.completed(which[:alike], a, a+n)
+		b.Spans = append(b.Spans, kernel.Span{From: from, To: len(b.Tokens), Behind: len(b.Spans) - behind})
+		if alike > 1 {
+			b.branch(which[:alike], a+n, len(b.Spans)-1, depth+1)
+		}
+		which = which[alike:]
+	}
+}
+
+// rows are the tokens of a completion from a on that take rows.
+func (g *group) rows(completion, a int) []int32 {
+	c := g.completions[completion]
+	return c[min(a, max(0, len(c)-1)):max(0, len(c)-1)]
+}
+
+// completed adds the rows of the tokens from … to of completions in which they are the same.
+func (b *Batch) completed(which []int, from, to int) {
+	g := &b.adding
+	for i := from; i < to; i++ {
+		b.row(g.completions[which[0]][i], g.prompt+i)
+		for _, c := range which {
+			b.next = append(b.next, int32(g.first[c]+i+1))
+		}
+		b.scoreLast()
 	}
 }
 

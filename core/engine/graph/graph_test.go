@@ -3,6 +3,7 @@ package graph_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -124,6 +125,7 @@ func TestGradientsAgainstFiniteDifferences(t *testing.T) {
 			must(t, err)
 			b := pack(ragged(37, 9, 1+1, 14, 5)...)
 			b.Add([]int32{7, 1, 30}, []int32{4, 9, 9}, []int32{36}, []int32{4, 0, 2, 11, 9})
+			b.Add([]int32{11, 5}, alike()...)
 			loss, err := train.Run(context.Background(), b, mixed)
 			must(t, err)
 			at := func() float64 {
@@ -221,6 +223,59 @@ func TestLogProbsAreTheSameBytesInAnyBatch(t *testing.T) {
 				if got := score.LogProbs()[0]; got != shared[i] {
 					t.Errorf("completion %d: %v after a prompt that is shared, %v alone", i, shared[i], got)
 				}
+			}
+		})
+	}
+}
+
+// alike are completions of which some begin alike.
+func alike() [][]int32 {
+	rng := rand.New(rand.NewPCG(3, 4))
+	var one, other []int32
+	for range 40 {
+		one, other = append(one, int32(rng.IntN(37))), append(other, int32(rng.IntN(37)))
+	}
+	other[0], other[4] = one[20]^1, one[30]^1
+	return [][]int32{
+		one,
+		slices.Concat(one[:20], other[:9]),
+		slices.Concat(one[:3], other[:30]), // too little to share
+		one,
+		slices.Concat(one[:30], other[4:8]),
+		one[:25], // what others go on with
+		slices.Concat(one[:20], other[:12]),
+		one[:1], one[:2],
+	}
+}
+
+// What completions begin with alike stands once. The log-probabilities are those of each alone, to the bit, and the gradient is
+// that of each alone.
+func TestCompletionsThatBeginAlikeShareRows(t *testing.T) {
+	for name, c := range configs() {
+		t.Run(name, func(t *testing.T) {
+			m := newModel(t, c)
+			prompt := []int32{3, 1, 4}
+			var together, apart graph.Batch
+			together.Add(prompt, alike()...)
+			for _, completion := range alike() {
+				apart.Add(prompt, completion)
+			}
+			// The prompt; of the first completion 39 rows, of the others what they do not share with those before: of the
+			// one of 25 tokens four, fewer than are worth it, behind the 20 that most begin with.
+			if want := 3 + 39 + 8 + 32 + 0 + 3 + 4 + 3 + 0 + 1; together.Rows() != want {
+				t.Errorf("%d rows, want %d", together.Rows(), want)
+			}
+			got, dw := gradients(t, m, &together)
+			want, each := gradients(t, m, &apart)
+			if !slices.Equal(got, want) {
+				t.Errorf("log-probabilities %v with shared rows, %v alone", got, want)
+			}
+			largest := 0.0
+			for _, g := range each {
+				largest = max(largest, math.Abs(float64(g)))
+			}
+			for i := range each {
+				near(t, fmt.Sprintf("gradient %d", i), float64(dw[i]), float64(each[i]), 1e-5*largest)
 			}
 		})
 	}

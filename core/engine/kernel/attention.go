@@ -2,13 +2,13 @@ package kernel
 
 import "runtime"
 
-// Span is consecutive rows of which each sees those before it in the span, and itself. The rows of a span that
-// continues come after the rows of the last span that does not, in sequences of their own: several completions of one
-// prompt. They see that span's rows too, and not each other.
-type Span struct {
-	From, To  int
-	Continues bool
-}
+// Span is consecutive rows of which each sees those before it in the span, and itself. Where Behind is above 0, they see
+// what the last row of the span so many before it sees, too: they continue that span, as the completions of a prompt do, and
+// what is only in some of these behind what is in all. A span and all that continue it stand one after another.
+type Span struct{ From, To, Behind int }
+
+// MostBehind is how many spans a span may have before it, each of which continues the one before.
+const MostBehind = 8
 
 // AttentionScratch is the length of probs in [Attention] for so many rows and H query heads: two floats (the row's
 // largest score and one over its sum) for each row and head. The backward pass computes the rest again, which costs
@@ -58,9 +58,9 @@ func headsPerTask(S, H, G int) int {
 // attentionWork is the number of multiplications in units of what an element of the other kernels costs.
 func attentionWork(spans []Span, H, D, window int) (work int) {
 	for s := range spans {
-		from, to := prefix(spans, s)
+		_, _, before := lineage(spans, s)
 		T := spans[s].To - spans[s].From
-		sees := T + 2*(to-from) // twice as many as a row does on average
+		sees := T + 2*before // twice as many as a row does on average
 		if window > 0 {
 			sees = min(sees, 2*window)
 		}
@@ -69,21 +69,28 @@ func attentionWork(spans []Span, H, D, window int) (work int) {
 	return work * H * D
 }
 
-// prefix returns the rows that span s continues: none, or those of the last one that does not continue.
-func prefix(spans []Span, s int) (from, to int) {
-	if !spans[s].Continues {
-		return 0, 0
+// piece is n rows from … on.
+type piece struct{ from, n int }
+
+// lineage returns what span s continues: pieces from eldest on, the first rows first, and how many rows they have.
+func lineage(spans []Span, s int) (pieces [MostBehind]piece, eldest, rows int) {
+	eldest = MostBehind
+	for spans[s].Behind > 0 {
+		s -= spans[s].Behind
+		eldest--
+		n := spans[s].To - spans[s].From
+		pieces[eldest] = piece{spans[s].From, n}
+		rows += n
 	}
-	for s--; spans[s].Continues; s-- {
-	}
-	return spans[s].From, spans[s].To
+	return pieces, eldest, rows
 }
 
-// sequence is the attention of one span's rows, from … from+T−1 of the N rows, which come after the P rows from prefix on.
-// Both together are numbered from 0 as keys: row i is key P+i. It sees the last W keys up to itself, or as many as there
-// are.
+// sequence is the attention of one span's rows, from … from+T−1 of the N rows, which come after the P rows of the pieces
+// from eldest on. All together are numbered from 0 as keys: row i is key P+i. It sees the last W keys up to itself, or as
+// many as there are.
 type sequence struct {
-	prefix, P  int
+	pieces     [MostBehind]piece
+	eldest, P  int
 	from, T, N int
 	W          int
 	H, G, D    int
@@ -92,23 +99,25 @@ type sequence struct {
 }
 
 func newSequence(spans []Span, s, H, G, D int, scale float32, window int) sequence {
-	lo, hi := prefix(spans, s)
-	a := sequence{prefix: lo, P: hi - lo, from: spans[s].From, T: spans[s].To - spans[s].From, N: spans[len(spans)-1].To,
+	a := sequence{from: spans[s].From, T: spans[s].To - spans[s].From, N: spans[len(spans)-1].To,
 		H: H, G: G, D: D, scale: scale, memory: borrow()}
+	a.pieces, a.eldest, a.P = lineage(spans, s)
 	a.W = a.P + a.T
 	if 0 < window && window < a.W {
 		a.W = window
 		unseen := max(0, a.P-(window-1)) // by the first row, and so by all
-		a.prefix, a.P = a.prefix+unseen, a.P-unseen
+		a.P -= unseen
+		for i := a.eldest; unseen > 0; i++ {
+			p := &a.pieces[i]
+			cut := min(unseen, p.n)
+			p.from, p.n, unseen = p.from+cut, p.n-cut, unseen-cut
+		}
 	}
 	return a
 }
 
 // head returns head h of x, which has n heads a row, from the span's first row on.
 func (a *sequence) head(x []float32, n, h int) []float32 { return x[(a.from*n+h)*a.D:] }
-
-// before returns head h of x from the prefix's first row on.
-func (a *sequence) before(x []float32, n, h int) []float32 { return x[(a.prefix*n+h)*a.D:] }
 
 // stats returns the span's part of probs for head h, two floats a row.
 func (a *sequence) stats(probs []float32, h int) []float32 {
@@ -126,21 +135,26 @@ func (a *sequence) width(rows int) int {
 	return (min(a.P+a.T, a.W+rows+panel)+panel-1)/panel*panel + 16
 }
 
-// whole returns key-value head g of x in consecutive rows, prefix first, and the distance of the rows: in place where
-// there is no prefix, in the memory's part index else.
+// whole returns key-value head g of x in consecutive rows, those of the pieces first, and the distance of the rows: in place
+// where there are no pieces, in the memory's part index else.
 func (a *sequence) whole(index int, x []float32, g int) (rows []float32, ld int) {
 	ld = a.G * a.D
 	if a.P == 0 {
 		return a.head(x, a.G, g), ld
 	}
 	rows = a.memory.part(index, (a.P+a.T)*a.D)
-	before, own := a.before(x, a.G, g), a.head(x, a.G, g)
-	for j := range a.P {
-		copy(rows[j*a.D:(j+1)*a.D], before[j*ld:])
+	to := rows
+	gather := func(p piece) {
+		from := x[(p.from*a.G+g)*a.D:]
+		for j := range p.n {
+			copy(to[j*a.D:(j+1)*a.D], from[j*ld:])
+		}
+		to = to[p.n*a.D:]
 	}
-	for j := range a.T {
-		copy(rows[(a.P+j)*a.D:(a.P+j+1)*a.D], own[j*ld:])
+	for _, p := range a.pieces[a.eldest:] {
+		gather(p)
 	}
+	gather(piece{a.from, a.T})
 	return rows, a.D
 }
 

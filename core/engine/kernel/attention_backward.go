@@ -25,10 +25,10 @@ func AttentionBackward(dq, dk, dv, dout, probs, q, k, v []float32, spans []Span,
 	tasks := H / perTask
 	inParallel(S*tasks, 3*attentionWork(spans, H, D, window), func(t int) {
 		s, h := t/tasks, t%tasks*perTask
-		if spans[s].Continues {
-			return // belongs to the task of the span that it continues, whose rows it adds to
+		if spans[s].Behind > 0 {
+			return // belongs to the task of the first span that it continues, whose rows it adds to
 		}
-		for first := s; s < S && (s == first || spans[s].Continues); s++ {
+		for first := s; s < S && (s == first || spans[s].Behind > 0); s++ {
 			a := newSequence(spans, s, H, G, D, scale, window)
 			if a.T > 0 {
 				a.backward(dq, dk, dv, dks, dvs, dout, probs, q, k, v, h, h+perTask)
@@ -99,7 +99,12 @@ func (a *sequence) backward(dq, dk, dv, dks, dvs, dout, probs, q, k, v []float32
 					a.times(j1-j0, i1-i0, p[at:], 1, ld, doh[i0*ldq:], ldq, y[j0*ldk:], ldk, true)
 				}
 			}
-			add(0, a.P, a.before(dk, a.G, g), a.before(dv, a.G, g))
+			k0 := 0
+			for _, p := range a.pieces[a.eldest:] {
+				at := (p.from*a.G + g) * a.D
+				add(k0, p.n, dk[at:], dv[at:])
+				k0 += p.n
+			}
 			add(a.P, b1, dkg, dvg)
 		}
 	}

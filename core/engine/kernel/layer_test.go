@@ -257,7 +257,7 @@ func TestThreadsDoNotChangeBytes(t *testing.T) {
 		// 8 sequences of different lengths, 5 heads of 32 in one group
 		var spans []Span
 		for i, from := range []int{0, 1, 80, 81, 150, 150, 240, 320} {
-			spans = append(spans, Span{from, []int{1, 80, 81, 150, 150, 240, 320, rows}[i], i == 3 || i == 6})
+			spans = append(spans, Span{from, []int{1, 80, 81, 150, 150, 240, 320, rows}[i], []int{0, 0, 0, 1, 0, 0, 1, 1}[i]})
 		}
 		k, v := normal(r, rows*32), normal(r, rows*32)
 		run := func() map[string][]float32 {
