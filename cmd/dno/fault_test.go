@@ -26,6 +26,12 @@ func TestF1F2F3TheProgramOnADiskThatFails(t *testing.T) {
 	}
 	base := t.TempDir()
 	testSize(t, base)
+	// Where the disk keeps what it may have to bring back, and plugins their sockets, whose paths must be short.
+	temp, err := os.MkdirTemp("", "dno-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(temp) })
 	works(t, base, "run", "kill.lua", "--dir", "r")
 	want := finalFiles(t, filepath.Join(base, "r"), 3)
 	for k, kind := range fsx.Faults {
@@ -35,7 +41,7 @@ func TestF1F2F3TheProgramOnADiskThatFails(t *testing.T) {
 			for n := 1 + k*stride/len(fsx.Faults); ; n += stride {
 				dir := t.TempDir()
 				testSize(t, dir)
-				_, errs, code := dno(t, dir, []string{fmt.Sprintf("%s=%s@%d", fsx.FailpointEnv, kind, n)}, "run", "kill.lua", "--dir", "r")
+				_, errs, code := dno(t, dir, []string{fmt.Sprintf("%s=%s@%d", fsx.FailpointEnv, kind, n), "TMPDIR=" + temp}, "run", "kill.lua", "--dir", "r")
 				dies := kind == fsx.Exit || kind == fsx.Lost
 				switch {
 				case dies && code != 137 && code != 0, !dies && code != 6 && code != 0:

@@ -41,6 +41,7 @@ func faultRun(t *testing.T, dir string) error {
 // Every call that changes the disk fails once, in every way: full, broken, half written, the process gone, and the
 // process gone with all that was not synced. What is left is whole, and the run that goes on writes the same.
 func TestF1F2F3EveryFaultOfTheDisk(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir()) // where the disk keeps what it may have to bring back
 	whole := filepath.Join(t.TempDir(), "run")
 	count := fsx.Inject(fsx.Exit, 0)
 	err := faultRun(t, whole)
