@@ -84,16 +84,18 @@ func TestFLOPOfThePlainAlgorithm(t *testing.T) {
 	}
 }
 
-// The rows that a step is said to skip are those that a batch does not have.
+// The rows that a step is said to skip are those that a batch does not have: completions of random tokens share none of theirs.
 func TestAStepHasTheRowsThatAreCounted(t *testing.T) {
 	promptTokens, completionTokens := DefaultTrain.PromptTokens, DefaultTrain.CompletionTokens
+	const vocab = 256 // the smallest of a shape
+	prompt, completions := draw(vocab, 1, promptTokens)[0], draw(vocab, 2, completionTokens)
 	var b graph.Batch
-	b.Add(make([]int32, promptTokens), make([]int32, completionTokens))
+	b.Add(prompt, completions[0])
 	if b.Rows() != promptTokens+completionTokens-1 || len(b.Scored) != completionTokens {
 		t.Errorf("a sequence has %d rows, %d of them scored", b.Rows(), len(b.Scored))
 	}
 	b.Reset()
-	b.Add(make([]int32, promptTokens), make([]int32, completionTokens), make([]int32, completionTokens))
+	b.Add(prompt, completions...)
 	if b.Rows() != promptTokens+2*(completionTokens-1) || len(b.Scored) != 1+2*(completionTokens-1) {
 		t.Errorf("two sequences of a prompt have %d rows, %d of them scored", b.Rows(), len(b.Scored))
 	}
