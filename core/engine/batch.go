@@ -52,7 +52,7 @@ func arrange(seqs []Sequence) []int {
 	return order
 }
 
-// rowsAdded returns how many rows seqs[order[i]] adds to a batch that ends with the sequence before it in order, or that is
+// rowsAdded returns how many rows seqs[order[i]] adds at most to a batch that ends with the sequence before it in order, or that is
 // new: a prompt that is there already is shared, and nothing is predicted from the last token.
 func rowsAdded(seqs []Sequence, order []int, i int, fresh bool) int {
 	s := seqs[order[i]]

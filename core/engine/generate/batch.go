@@ -156,7 +156,7 @@ type batch struct {
 	logits    []float32 // [rows whose tokens are chosen at once, V]
 	choosing  []int     // slots of those rows
 	chooseOne func(i int)
-	scratch   distributions
+	scratch   kernel.Shelf[distribution] // for rows that are chosen side by side
 }
 
 // A slot's completion in the making.
@@ -332,8 +332,8 @@ func (b *batch) extend() (ended int, err error) {
 // chooseRow gives the slot of a row of logits its next token. Rows may be chosen side by side.
 func (b *batch) chooseRow(i int) {
 	v := b.g.model.Config.Vocab
-	d := b.scratch.take()
-	defer b.scratch.give(d)
+	d := b.scratch.Take()
+	defer b.scratch.Give(d)
 	s := &b.making[b.choosing[i]]
 	s.ok = b.choose(d, s, b.logits[i*v:(i+1)*v])
 }
@@ -351,29 +351,6 @@ func (b *batch) choose(d *distribution, s *slot, logits []float32) bool {
 		s.logProbs = append(s.logProbs, float64(logits[id])-float64(log)) // as the graph's head computes it
 	}
 	return ok
-}
-
-// distributions are scratch for rows that are chosen side by side.
-type distributions struct {
-	sync.Mutex
-	free []*distribution
-}
-
-func (p *distributions) take() *distribution {
-	p.Lock()
-	defer p.Unlock()
-	if n := len(p.free); n > 0 {
-		d := p.free[n-1]
-		p.free = p.free[:n-1]
-		return d
-	}
-	return new(distribution)
-}
-
-func (p *distributions) give(d *distribution) {
-	p.Lock()
-	p.free = append(p.free, d)
-	p.Unlock()
 }
 
 func (b *batch) result(s *slot, finish Finish) Result {

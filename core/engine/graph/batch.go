@@ -2,7 +2,6 @@ package graph
 
 import (
 	"fmt"
-	"slices"
 
 	"github.com/chewxy/hm"
 	"github.com/dno-project/dno/core/engine/kernel"
@@ -103,13 +102,12 @@ func (b *Batch) Add(prompt []int32, completions ...[]int32) {
 		b.ScoredCu = append(b.ScoredCu, len(b.Targets))
 	}
 	b.scoreLast()
-	if len(completions) == 1 {
+	if len(completions) == 1 { // one span with its prompt
 		b.completed(g.which, 0, len(completions[0])-1)
-		b.Spans = append(b.Spans, kernel.Span{From: from, To: len(b.Tokens)})
-	} else {
-		b.Spans = append(b.Spans, kernel.Span{From: from, To: len(b.Tokens)})
-		b.branch(g.which, 0, len(b.Spans)-1, 1)
+		g.which = g.which[:0]
 	}
+	b.Spans = append(b.Spans, kernel.Span{From: from, To: len(b.Tokens)})
+	b.branch(g.which, 0, len(b.Spans)-1, 1)
 	g.completions = nil
 }
 
@@ -133,38 +131,42 @@ func (b *Batch) branch(which []int, a, behind, depth int) {
 			which = which[1:]
 			continue
 		}
-		alike, n := 1, len(rows)
+		together, n := 1, len(rows)
 		for i := 1; i < len(which) && depth < kernel.MostBehind; i++ {
-			other := b.adding.rows(which[i], a)
-			if head := min(len(rows), leastShared); len(other) < head || head < leastShared && len(other) != head || !slices.Equal(rows[:head], other[:head]) {
-				continue
-			}
-			x := which[i]
-			copy(which[alike+1:i+1], which[alike:i])
-			which[alike] = x
-			alike++
-			n = min(n, len(other))
-			for j := range n {
-				if rows[j] != other[j] {
-					n = j
-					break
-				}
+			if shared := alike(rows, b.adding.rows(which[i], a)); shared > 0 {
+				x := which[i]
+				copy(which[together+1:i+1], which[together:i])
+				which[together] = x
+				together++
+				n = min(n, shared)
 			}
 		}
 		from := len(b.Tokens)
-		b.completed(which[:alike], a, a+n)
+		b.completed(which[:together], a, a+n)
 		b.Spans = append(b.Spans, kernel.Span{From: from, To: len(b.Tokens), Behind: len(b.Spans) - behind})
-		if alike > 1 {
-			b.branch(which[:alike], a+n, len(b.Spans)-1, depth+1)
+		if together > 1 {
+			b.branch(which[:together], a+n, len(b.Spans)-1, depth+1)
 		}
-		which = which[alike:]
+		which = which[together:]
 	}
 }
 
-// rows are the tokens of a completion from a on that take rows.
+// alike is how many rows x and y begin with alike; 0 where these are fewer than are worth it, unless they are all of both.
+func alike(x, y []int32) int {
+	n := 0
+	for n < min(len(x), len(y)) && x[n] == y[n] {
+		n++
+	}
+	if n < leastShared && n < max(len(x), len(y)) {
+		return 0
+	}
+	return n
+}
+
+// rows are the tokens of a completion from a on that take rows; a is not behind them.
 func (g *group) rows(completion, a int) []int32 {
 	c := g.completions[completion]
-	return c[min(a, max(0, len(c)-1)):max(0, len(c)-1)]
+	return c[a:max(a, len(c)-1)]
 }
 
 // completed adds the rows of the tokens from … to of completions in which they are the same.

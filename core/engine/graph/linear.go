@@ -6,7 +6,7 @@ import (
 
 // workspace is memory that all Ops of a graph use in turn. It only grows.
 type workspace struct {
-	pads     pads
+	pads     kernel.Shelf[pad] // those that no strip has
 	factors  [4]factor
 	unpacked []float32 // values of a matrix that is held packed
 	low      []float32 // of an adapter

@@ -2,7 +2,6 @@ package graph
 
 import (
 	"runtime"
-	"sync"
 
 	"github.com/dno-project/dno/core/engine/kernel"
 )
@@ -21,36 +20,13 @@ const (
 // pad is the memory of one strip at a time.
 type pad struct{ h, rstd, gate, up, a, low []float32 }
 
-// pads are those that no task has.
-type pads struct {
-	sync.Mutex
-	free []*pad
-}
-
-func (p *pads) borrow() *pad {
-	p.Lock()
-	defer p.Unlock()
-	if n := len(p.free); n > 0 {
-		x := p.free[n-1]
-		p.free = p.free[:n-1]
-		return x
-	}
-	return new(pad)
-}
-
-func (p *pads) giveBack(x *pad) {
-	p.Lock()
-	p.free = append(p.free, x)
-	p.Unlock()
-}
-
 // strips cuts n rows and calls f for each strip, in several threads.
 func (s *workspace) strips(n int, f func(lo, hi int, p *pad)) {
 	each := n / (stripsPerThread * runtime.GOMAXPROCS(0))
 	each = min(max(each+stripUnit-1-(each+stripUnit-1)%stripUnit, lowestStrip), tallestStrip)
 	kernel.Parallel((n+each-1)/each, func(task int) {
-		p := s.pads.borrow()
-		defer s.pads.giveBack(p)
+		p := s.pads.Take()
+		defer s.pads.Give(p)
 		f(task*each, min((task+1)*each, n), p)
 	})
 }

@@ -11,7 +11,7 @@ func AttentionStep(out, q, k, v []float32, caches []*Cache, H int, scale float32
 	if len(caches) == 0 || H == 0 {
 		return
 	}
-	s := steps.take()
+	s := steps.Take()
 	s.out, s.q, s.caches, s.H, s.scale, s.window = out, q, caches, H, scale, window
 	c := caches[0]
 	s.G, s.D, s.group = c.G, c.D, H/c.G
@@ -211,10 +211,10 @@ func (s *attentionStep) run(t int) {
 	}
 }
 
-var steps shelf[attentionStep]
+var steps Shelf[attentionStep]
 
 // giveBack keeps s for another call, without the caller's memory.
 func (s *attentionStep) giveBack() {
 	*s = attentionStep{pieces: s.pieces}
-	steps.give(s)
+	steps.Give(s)
 }

@@ -37,12 +37,12 @@ func GemmBF16(tA, tB bool, M, N, K int, a []float32, lda int, b []float32, ldb i
 // PackBF16 is [Pack] for elements rounded to bfloat16: [GemmPacked] on p rounds A, too, as [GemmBF16] does. At level
 // "bf16" it takes half of Pack's memory.
 func PackBF16(p *Packed, b []float32, N, K, ldb int) {
-	packAll(formatBF16(), true, Packing{p, b, N, K, ldb})
+	packAll(formatBF16(), false, Packing{p, b, N, K, ldb})
 }
 
 // PackBF16Transposed is [PackTransposed] for elements rounded to bfloat16.
 func PackBF16Transposed(p *Packed, b []float32, N, K, ldb int) {
-	packAll(formatBF16(), false, Packing{p, b, N, K, ldb})
+	packAll(formatBF16(), true, Packing{p, b, N, K, ldb})
 }
 
 // rounded is bfloat16 held as float32, for the levels without instructions for it.

@@ -141,7 +141,7 @@ type part struct {
 	end    int // the panel after its last one
 }
 
-var gemms shelf[gemm]
+var gemms Shelf[gemm]
 
 // newGemm checks A and C. It returns nil if there is nothing left to do.
 func newGemm(f *format, tA bool, M, N, K int, a []float32, lda int, c []float32, ldc int, acc bool) *gemm {
@@ -155,7 +155,7 @@ func newGemm(f *format, tA bool, M, N, K int, a []float32, lda int, c []float32,
 		}
 		return nil
 	}
-	g := gemms.take()
+	g := gemms.Take()
 	*g = gemm{format: f, M: M, K: K, a: a, rs: lda, ks: 1, acc: acc}
 	g.also(N, c, ldc)
 	if tA {
@@ -229,7 +229,7 @@ func (g *gemm) do(concurrent bool) {
 
 func (g *gemm) giveBack() {
 	*g = gemm{} // holds no caller's memory
-	gemms.give(g)
+	gemms.Give(g)
 }
 
 // plan makes the grid of tasks as large as they can be. It returns memory if B is to be packed beforehand.

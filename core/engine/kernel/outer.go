@@ -12,7 +12,7 @@ type Outer struct {
 // one piece of work, so that threads meet once for all of them.
 func (p Precision) AddOuter(K int, products ...Outer) {
 	f := p.format()
-	o, work := outerShelf.take(), 0
+	o, work := outerShelf.Take(), 0
 	defer o.giveBack()
 	for _, x := range products {
 		if g := newGemm(f, true, x.M, x.N, K, x.A, x.M, x.C, x.N, true); g != nil {
@@ -38,11 +38,11 @@ type outers struct {
 	count int
 }
 
-var outerShelf shelf[outers]
+var outerShelf Shelf[outers]
 
 func (o *outers) giveBack() {
 	*o = outers{}
-	outerShelf.give(o)
+	outerShelf.Give(o)
 }
 
 func (o *outers) do() {
@@ -77,10 +77,16 @@ func (o *outers) do() {
 }
 
 func (o *outers) run(t int) {
-	i, first := 0, 0
-	for t >= o.ends[i] {
-		first = o.ends[i]
+	i, own := partOf(&o.ends, t)
+	o.gemms[i].run(own)
+}
+
+// partOf returns of which part task t is, and its number there, where ends[i] is the task after the last one of part i.
+func partOf(ends *[4]int, t int) (i, own int) {
+	first := 0
+	for t >= ends[i] {
+		first = ends[i]
 		i++
 	}
-	o.gemms[i].run(t - first)
+	return i, t - first
 }

@@ -57,12 +57,12 @@ func (p *Packed) Part(lo, hi int) Packed {
 
 // Pack fills p with b, stored N×K in rows of ldb (a weight matrix in y = x·Wᵀ). It reuses p's memory if that suffices.
 func Pack(p *Packed, b []float32, N, K, ldb int) {
-	packAll(&float32s, true, Packing{p, b, N, K, ldb})
+	packAll(&float32s, false, Packing{p, b, N, K, ldb})
 }
 
 // PackTransposed is [Pack] of the transpose of what is stored: b is K×N, so that [GemmPacked] is A·b (as in dx = dy·W).
 func PackTransposed(p *Packed, b []float32, N, K, ldb int) {
-	packAll(&float32s, false, Packing{p, b, N, K, ldb})
+	packAll(&float32s, true, Packing{p, b, N, K, ldb})
 }
 
 // Packing is a matrix N×K that is to be packed, as [Pack] and [PackTransposed] take it.
@@ -72,22 +72,19 @@ type Packing struct {
 	N, K, LDB int
 }
 
-// mostPacked is how many matrices one piece of work packs.
-const mostPacked = 4
-
 // packings are matrices on their way, a panel a task.
 type packings struct {
-	list       [mostPacked]Packing
-	ends       [mostPacked]int // the task after the last one of each
+	list       [4]Packing
+	ends       [4]int // the task after the last one of each
 	count      int
 	transposed bool
 }
 
-var packingShelf shelf[packings]
+var packingShelf Shelf[packings]
 
-// packAll packs some matrices, stored N×K, or K×N unless transposed.
+// packAll packs some matrices, stored N×K, or K×N if transposed.
 func packAll(f *format, transposed bool, of ...Packing) {
-	s := packingShelf.take()
+	s := packingShelf.Take()
 	*s = packings{transposed: transposed}
 	tasks, elements := 0, 0
 	for _, x := range of {
@@ -98,9 +95,9 @@ func packAll(f *format, transposed bool, of ...Packing) {
 			continue
 		}
 		if transposed {
-			fits("B", x.B, x.N, x.K, x.LDB)
-		} else {
 			fits("B", x.B, x.K, x.N, x.LDB)
+		} else {
+			fits("B", x.B, x.N, x.K, x.LDB)
 		}
 		tasks, elements = tasks+panels, elements+x.N*x.K
 		s.list[s.count], s.ends[s.count] = x, tasks
@@ -114,19 +111,15 @@ func packAll(f *format, transposed bool, of ...Packing) {
 		parallel(tasks, s)
 	}
 	*s = packings{} // holds no caller's memory
-	packingShelf.give(s)
+	packingShelf.Give(s)
 }
 
 func (s *packings) run(t int) {
-	i, first := 0, 0
-	for t >= s.ends[i] {
-		first = s.ends[i]
-		i++
-	}
-	x, q := &s.list[i], t-first
+	i, q := partOf(&s.ends, t)
+	x := &s.list[i]
 	p, n0 := x.To, q*panel
 	one, across := p.packTransposed, x.LDB // from the first number of a panel to that of the next column
-	if !s.transposed {
+	if s.transposed {
 		one, across = p.packRows, 1
 	}
 	size := p.steps(x.K) * p.stepB

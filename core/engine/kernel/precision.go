@@ -58,14 +58,14 @@ func (p Precision) format() *format {
 
 // Pack is [Pack] or [PackBF16].
 func (p Precision) Pack(to *Packed, b []float32, N, K, ldb int) {
-	packAll(p.format(), true, Packing{to, b, N, K, ldb})
+	packAll(p.format(), false, Packing{to, b, N, K, ldb})
 }
 
 // PackTransposed is [PackTransposed] or [PackBF16Transposed].
 func (p Precision) PackTransposed(to *Packed, b []float32, N, K, ldb int) {
-	packAll(p.format(), false, Packing{to, b, N, K, ldb})
+	packAll(p.format(), true, Packing{to, b, N, K, ldb})
 }
 
 // PackAll is [Precision.Pack] of some matrices, up to 4, or [Precision.PackTransposed] of them, in one piece of work, so that
 // threads meet once.
-func (p Precision) PackAll(transposed bool, of ...Packing) { packAll(p.format(), !transposed, of...) }
+func (p Precision) PackAll(transposed bool, of ...Packing) { packAll(p.format(), transposed, of...) }

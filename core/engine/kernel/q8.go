@@ -60,7 +60,7 @@ var quantized = format{group: blockQ8, stepA: rowQ8, stepB: panelQ8, tileRows: t
 // The scale's range is that of float16: weights above 8.3e6 become infinite, blocks of weights below 3.8e-6 become 0, and
 // those below 0.0078 lose accuracy. A number that is not finite makes its row of A, or of the weights, NaN.
 func PackQ8(p *Packed, b []float32, N, K, ldb int) {
-	packAll(&quantized, true, Packing{p, b, N, K, ldb})
+	packAll(&quantized, false, Packing{p, b, N, K, ldb})
 }
 
 // quantizeGeneric is one row: for each block the numbers, the scale and minus 128 times the sum of the numbers.

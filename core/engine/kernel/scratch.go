@@ -11,23 +11,23 @@ type scratch struct {
 	parts [5][]float32
 }
 
-var scratches shelf[scratch]
+var scratches Shelf[scratch]
 
 // borrow takes a scratch from the shelf, or a new one: there are as many as tasks have run at the same time.
-func borrow() *scratch { return scratches.take() }
+func borrow() *scratch { return scratches.Take() }
 
-func (s *scratch) giveBack() { scratches.give(s) }
+func (s *scratch) giveBack() { scratches.Give(s) }
 
-// shelf holds what calls use in turn. (A sync.Pool would give it up at every second garbage collection.)
-type shelf[T any] struct {
-	sync.Mutex
+// Shelf holds what calls and tasks use in turn. The zero value is empty. (A sync.Pool would give it up at every second garbage collection.)
+type Shelf[T any] struct {
+	mu   sync.Mutex
 	free []*T
 }
 
-// take returns one that was given back, or a new one.
-func (s *shelf[T]) take() *T {
-	s.Lock()
-	defer s.Unlock()
+// Take returns one that was given back, as it was left, or a new one.
+func (s *Shelf[T]) Take() *T {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if n := len(s.free); n > 0 {
 		x := s.free[n-1]
 		s.free = s.free[:n-1]
@@ -36,10 +36,11 @@ func (s *shelf[T]) take() *T {
 	return new(T)
 }
 
-func (s *shelf[T]) give(x *T) {
-	s.Lock()
+// Give gives one back for another call.
+func (s *Shelf[T]) Give(x *T) {
+	s.mu.Lock()
 	s.free = append(s.free, x)
-	s.Unlock()
+	s.mu.Unlock()
 }
 
 // part returns n floats with whatever they hold; parts of different index do not overlap.
