@@ -299,6 +299,9 @@ func (a *app) execute(ctx context.Context, s *session, run *rundir.Run) error {
 	}
 	defer h.Close()
 	a.writing = run.Dir()
+	defer context.AfterFunc(ctx, func() {
+		a.log.Info("stopping as soon as what was begun is kept; a second signal does not wait for that")
+	})()
 	a.log.Info("run", telemetry.Run.Of(run.Dir()))
 	if err := a.loop(s, run, opener{host: h, from: s.dir}).Execute(ctx); err != nil {
 		return err
