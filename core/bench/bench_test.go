@@ -27,29 +27,30 @@ func TestFLOPByHand(t *testing.T) {
 	// A layer has 4·(4+2·2) weights to make q, k and v, 4·4 of the output and 3·4·8 of the feed-forward half: 144.
 	c := model.Config{Vocab: 10, Width: 4, FFN: 8, Layers: 1, Heads: 2, KVHeads: 1, HeadDim: 2}
 	for name, test := range map[string]struct{ got, want FLOP }{
-		// Two sequences of 2+3 tokens. Done: 8 rows, 2·4²/2 pairs, 6 logits. Plainly: 10 rows, 2·5²/2 pairs.
+		// Two sequences of 2+3 tokens. Done: 8 rows, two of them without the last 3·4·8 weights, 2·4²/2 pairs, 6 logits. Plainly:
+		// 10 rows, 2·5²/2 pairs.
 		"a step": {
 			stepFLOP(c, Batch{2, 1, 2, 3}, 1),
-			FLOP{Executed: 3 * (2*144*8 + 16*16 + 80*6), Recomputed: 16*8 + 80*6, Skipped: 3 * (2*144*2 + 16*9)},
+			FLOP{Executed: 3 * (2*144*8 - 2*96*2 + 16*16 + 80*6), Recomputed: 16*8 + 80*6, Skipped: 3 * (2*144*2 + 2*96*2 + 16*9)},
 		},
 		"a step in two phases": {
 			stepFLOP(c, Batch{2, 1, 2, 3}, 2),
-			FLOP{Executed: 9120, Recomputed: 608 + 3040, Skipped: 2160},
+			FLOP{Executed: 7968, Recomputed: 608 + 2656, Skipped: 3312},
 		},
 		// Two sequences of one prompt. Done: 2+2·2 rows, 2²/2 + 2·(2·2+2²/2) pairs, 1+2·2 logits.
 		"a step, a prompt shared": {
 			stepFLOP(c, Batch{1, 2, 2, 3}, 1),
-			FLOP{Executed: 3 * (2*144*6 + 16*14 + 80*5), Recomputed: 16*7 + 80*5, Skipped: 3 * (2*144*4 + 16*11 + 80)},
+			FLOP{Executed: 3 * (2*144*6 - 2*96 + 16*14 + 80*5), Recomputed: 16*7 + 80*5, Skipped: 3 * (2*144*4 + 2*96 + 16*11 + 80)},
 		},
-		// Four sequences of two prompts, 2+3 tokens. Done: the prompts' 4 rows and two tokens of each sequence, which see 3 and
-		// 4 keys. Plainly: 4·2 and 4·3 rows; 2, 3 and 4 keys.
+		// Four sequences of two prompts, 2+3 tokens. Done: the prompts' 4 rows, two of them without the last 3·4·8 and 4·4
+		// weights, and two tokens of each sequence, which see 3 and 4 keys. Plainly: 4·2 and 4·3 rows; 2, 3 and 4 keys.
 		"sampling": {
 			sampleFLOP(c, Batch{2, 2, 2, 3}),
-			FLOP{Executed: 2*144*12 + 16*(4+4*7) + 80*12, Skipped: 2*144*8 + 16*(8+4*9) - 16*(4+4*7)},
+			FLOP{Executed: 2*144*12 - 2*112*2 + 16*(4+4*7) + 80*12, Skipped: 2*144*8 + 2*112*2 + 16*(8+4*9) - 16*(4+4*7)},
 		},
 		"sampling, nothing shared": {
 			sampleFLOP(c, Batch{4, 1, 2, 3}),
-			FLOP{Executed: 2*144*16 + 16*(8+4*7) + 80*12, Skipped: 2*144*4 + 16*4*2},
+			FLOP{Executed: 2*144*16 - 2*112*4 + 16*(8+4*7) + 80*12, Skipped: 2*144*4 + 2*112*4 + 16*4*2},
 		},
 	} {
 		if diff := cmp.Diff(test.want, test.got); diff != "" {

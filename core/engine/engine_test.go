@@ -434,27 +434,38 @@ func sharedPromptsChangeNothing(t *testing.T, precision kernel.Precision, near f
 	}
 }
 
-// TestBFloat16FollowsFloat32: over 300 updates the loss in bfloat16 is within 2 % of the first one of that in float32.
+// TestBFloat16FollowsFloat32: over 300 updates the loss in bfloat16 is within 2 % of the first one of that in float32, on
+// average over some sets of sequences, and in none more than 3 % away.
 func TestBFloat16FollowsFloat32(t *testing.T) {
-	var curves [2][]float64
-	for precision := range curves {
-		e := fresh(t, true)
-		e.SetPrecision(kernel.Precision(precision))
-		must(t, e.StartOptimizer(adam))
-		seqs := draw(64)
-		for step := range 300 {
-			batch := seqs[step%4*16:][:16]
-			result, err := e.Step(ctx, batch, 1e-3, SFTLoss(lengths(batch)))
-			must(t, err)
-			curves[precision] = append(curves[precision], result.Loss)
+	const sets, steps = 4, 300
+	all := draw(64 * sets)
+	var off [steps]float64 // in each step, summed over the sets
+	for set := range sets {
+		seqs := all[64*set:][:64]
+		var curves [2][]float64
+		for precision := range curves {
+			e := fresh(t, true)
+			e.SetPrecision(kernel.Precision(precision))
+			must(t, e.StartOptimizer(adam))
+			for step := range steps {
+				batch := seqs[step%4*16:][:16]
+				result, err := e.Step(ctx, batch, 1e-3, SFTLoss(lengths(batch)))
+				must(t, err)
+				curves[precision] = append(curves[precision], result.Loss)
+			}
+		}
+		first, last, worst := curves[0][0], curves[0][steps-1], 0.0
+		for i, loss := range curves[0] {
+			away := math.Abs(loss-curves[1][i]) / first
+			worst = max(worst, away)
+			off[i] += away
+		}
+		if worst > 0.03 || last > 0.9*first || worst == 0 {
+			t.Errorf("set %d: the loss goes from %v to %v nats a token, and differs by up to %.2f %% of the first in bfloat16", set, first, last, 100*worst)
 		}
 	}
-	first, last, worst := curves[0][0], curves[0][299], 0.0
-	for i, loss := range curves[0] {
-		worst = max(worst, math.Abs(loss-curves[1][i]))
-	}
-	if worst > 0.02*first || last > 0.9*first || worst == 0 {
-		t.Errorf("the loss goes from %v to %v nats a token, and differs by up to %v in bfloat16", first, last, worst)
+	if worst := slices.Max(off[:]) / sets; worst > 0.02 {
+		t.Errorf("on average the loss differs by up to %.2f %% of the first in bfloat16", 100*worst)
 	}
 }
 

@@ -142,10 +142,13 @@ type batch struct {
 	*queue
 	d *decoder
 
-	waiting []job  // taken from the queue
-	making  []slot // [slots]
-	free    []int  // slots
-	active  []int  // slots, those of a prompt together; first those that have tokens, then those admitted just now
+	waiting   []job        // taken from the queue
+	making    []completion // [slots]
+	free      []int        // of making
+	active    []int        // of making, those of a prompt together; first those that have tokens, then those admitted just now
+	rows      []int        // where in active the completions of each row begin, and where the last ones end
+	parting   []int        // those of a row
+	freeSlots []int        // of the decoder
 
 	prompts     []prompt // [prompts]
 	freePrompts []int
@@ -154,15 +157,17 @@ type batch struct {
 	held        int   // that prompt
 
 	logits    []float32 // [rows whose tokens are chosen at once, V]
-	choosing  []int     // slots of those rows
+	first     int       // of those rows
+	choosing  []int     // what was active
 	chooseOne func(i int)
 	scratch   kernel.Shelf[distribution] // for rows that are chosen side by side
 }
 
-// A slot's completion in the making.
-type slot struct {
+// A completion in the making. Completions of a prompt whose tokens are the same so far have one slot, and one row.
+type completion struct {
 	request  int
 	prompt   int
+	slot     int // of the decoder
 	opt      *Options
 	limit    int // most tokens
 	tokens   []int32
@@ -182,13 +187,14 @@ func newBatch(q *queue) *batch {
 	slots, prompts := q.room.slots, q.room.prompts
 	b := &batch{
 		queue: q, d: newDecoder(g.model, &g.packed, q.room),
-		making: make([]slot, slots), active: make([]int, 0, slots), group: -1,
+		making: make([]completion, slots), active: make([]int, 0, slots), group: -1,
+		rows: make([]int, 0, slots+1), parting: make([]int, 0, slots),
 		prompts: make([]prompt, prompts), unread: make([]int, 0, prompts),
 		logits: make([]float32, max(1, min(slots, g.maxLogits/c.Vocab))*c.Vocab),
 	}
 	b.chooseOne = b.chooseRow
 	for i := range slots {
-		b.free = append(b.free, i)
+		b.free, b.freeSlots = append(b.free, i), append(b.freeSlots, i)
 	}
 	for i := range prompts {
 		b.freePrompts = append(b.freePrompts, i)
@@ -231,7 +237,7 @@ func (b *batch) letGo() {
 	}
 }
 
-// admit moves waiting requests to free slots and puts their prompts into the cache.
+// admit begins to make what waits, as many as can be made at once, and puts their prompts into the cache.
 func (b *batch) admit(ctx context.Context) error {
 	b.unread = b.unread[:0]
 	for len(b.free) > 0 {
@@ -247,7 +253,6 @@ func (b *batch) admit(ctx context.Context) error {
 		}
 		at := b.free[len(b.free)-1]
 		b.waiting, b.free = b.waiting[1:], b.free[:len(b.free)-1]
-		b.active = append(b.active, at)
 		r, s := &b.reqs[j.request], &b.making[at]
 		s.request, s.opt = j.request, b.options(j.request)
 		s.limit = b.g.limit(len(r.Prompt), s.opt)
@@ -255,7 +260,13 @@ func (b *batch) admit(ctx context.Context) error {
 		s.random.seed(r.Seed)
 		s.prompt = b.held
 		b.prompts[b.held].uses++
-		b.d.start(at, b.held)
+		if last := len(b.active) - 1; last >= 0 && b.with(b.active[last], s) {
+			s.slot = b.making[b.active[last]].slot
+		} else {
+			s.slot = b.freeSlot()
+			b.d.start(s.slot, b.held)
+		}
+		b.active = append(b.active, at)
 	}
 	if len(b.active) == 0 {
 		return nil
@@ -275,35 +286,56 @@ func (b *batch) admit(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// advance runs the last token of every active slot through the model. Row i of x is then what the last
-// token of active[i] became; of a slot without tokens yet, the last one of its prompt.
+// with reports whether a completion goes with one that is active: both are at their prompt's end.
+func (b *batch) with(active int, c *completion) bool {
+	other := &b.making[active]
+	return len(other.tokens) == 0 && other.prompt == c.prompt
+}
+
+func (b *batch) freeSlot() int {
+	n := len(b.freeSlots) - 1
+	slot := b.freeSlots[n]
+	b.freeSlots = b.freeSlots[:n]
+	return slot
+}
+
+// advance runs the last token of every row through the model. Row i of x is then what the last
+// token of its completions became; where they have none yet, the last one of their prompt.
 func (b *batch) advance() {
 	b.d.reset()
-	for _, at := range b.active {
-		if s := &b.making[at]; len(s.tokens) > 0 {
+	b.rows = b.rows[:0]
+	slot := -1
+	for i, at := range b.active {
+		s := &b.making[at]
+		if s.slot == slot {
+			continue
+		}
+		slot = s.slot
+		b.rows = append(b.rows, i)
+		if len(s.tokens) > 0 {
 			last := len(s.tokens) - 1
-			b.d.add(at, len(b.prompt(s.prompt))+last, s.tokens[last])
+			b.d.add(slot, len(b.prompt(s.prompt))+last, s.tokens[last])
 		}
 	}
 	b.d.step()
-	n := len(b.d.ids)
-	for i, at := range b.active[n:] {
-		b.d.recall(n+i, b.making[at].prompt)
+	for i := len(b.d.ids); i < len(b.rows); i++ {
+		b.d.recall(i, b.making[b.active[b.rows[i]]].prompt)
 	}
+	b.rows = append(b.rows, len(b.active))
 }
 
 // choiceWork is how many logits make it worth to choose tokens in several threads.
 const choiceWork = 1 << 15
 
-// extend gives every active slot its next token, and frees the slots whose completion has ended. It returns how many.
+// extend gives every active completion its next token, and lets those go that have ended. It returns how many.
 func (b *batch) extend() (ended int, err error) {
 	active, v := b.active, b.g.model.Config.Vocab
-	rows := len(b.logits) / v
-	b.active = active[:0] // those that go on, in their order: never ahead of what is read
-	for first := 0; first < len(active); first += rows {
-		n := min(rows, len(active)-first)
+	b.active, b.choosing = active[:0], active // those that go on: never ahead of what is read
+	last, most := len(b.rows)-1, len(b.logits)/v
+	for first := 0; first < last; first += most {
+		n := min(most, last-first)
 		b.d.head(b.logits, first, n)
-		b.choosing = active[first : first+n]
+		b.first = first
 		if n*v < choiceWork {
 			for i := range n {
 				b.chooseRow(i)
@@ -311,36 +343,72 @@ func (b *batch) extend() (ended int, err error) {
 		} else {
 			kernel.Parallel(n, b.chooseOne)
 		}
-		for _, at := range b.choosing {
-			s := &b.making[at]
-			if !s.ok {
-				return ended, fmt.Errorf("token %d of request %d: %w", len(s.tokens), s.request, ErrNotFinite)
-			}
-			if finish, end := b.g.ended(s.tokens, s.limit, s.opt); end {
-				b.results[s.request] = b.result(s, finish)
-				b.free = append(b.free, at)
-				b.release(s.prompt)
-				ended++
-			} else {
-				b.active = append(b.active, at)
+		for r := first; r < first+n; r++ {
+			gone, err := b.part(active[b.rows[r]:b.rows[r+1]])
+			if ended += gone; err != nil {
+				return ended, err
 			}
 		}
 	}
 	return ended, nil
 }
 
-// chooseRow gives the slot of a row of logits its next token. Rows may be chosen side by side.
+// part ends those of a row's completions that have come to their end, and returns how many. Each token that others have
+// chosen goes on in a slot of its own, the first one in the row's.
+func (b *batch) part(row []int) (ended int, err error) {
+	slot := b.making[row[0]].slot
+	left := b.parting[:0]
+	for _, at := range row {
+		s := &b.making[at]
+		if !s.ok {
+			return ended, fmt.Errorf("token %d of request %d: %w", len(s.tokens), s.request, ErrNotFinite)
+		}
+		if finish, end := b.g.ended(s.tokens, s.limit, s.opt); end {
+			b.results[s.request] = b.result(s, finish)
+			b.free = append(b.free, at)
+			b.release(s.prompt)
+			ended++
+		} else {
+			left = append(left, at)
+		}
+	}
+	if len(left) == 0 {
+		b.freeSlots = append(b.freeSlots, slot)
+	}
+	for to := slot; len(left) > 0; {
+		token, others := b.making[left[0]].newest(), left[:0]
+		for _, at := range left {
+			if s := &b.making[at]; s.newest() == token {
+				s.slot = to
+				b.active = append(b.active, at)
+			} else {
+				others = append(others, at)
+			}
+		}
+		if left = others; len(left) > 0 {
+			to = b.freeSlot()
+			b.d.fork(to, slot)
+		}
+	}
+	return ended, nil
+}
+
+func (c *completion) newest() int32 { return c.tokens[len(c.tokens)-1] }
+
+// chooseRow gives the completions of a row of logits their next tokens. Rows may be chosen side by side.
 func (b *batch) chooseRow(i int) {
 	v := b.g.model.Config.Vocab
 	d := b.scratch.Take()
 	defer b.scratch.Give(d)
-	s := &b.making[b.choosing[i]]
-	s.ok = b.choose(d, s, b.logits[i*v:(i+1)*v])
+	for _, at := range b.choosing[b.rows[b.first+i]:b.rows[b.first+i+1]] {
+		s := &b.making[at]
+		s.ok = b.choose(d, s, b.logits[i*v:(i+1)*v])
+	}
 }
 
 // choose appends the next token, drawn from its logits, and its log-probability. It reports false if the logits are
 // not finite.
-func (b *batch) choose(d *distribution, s *slot, logits []float32) bool {
+func (b *batch) choose(d *distribution, s *completion, logits []float32) bool {
 	u := 0.0
 	if s.opt.Temperature > 0 {
 		u = s.random.next()
@@ -353,7 +421,7 @@ func (b *batch) choose(d *distribution, s *slot, logits []float32) bool {
 	return ok
 }
 
-func (b *batch) result(s *slot, finish Finish) Result {
+func (b *batch) result(s *completion, finish Finish) Result {
 	r := Result{Tokens: slices.Clone(s.tokens), Finish: finish}
 	if b.g.weights.own(b.g.model.Precision()) {
 		r.TokenLogProbs = slices.Clone(s.logProbs)

@@ -2,6 +2,7 @@ package generate
 
 import (
 	"context"
+	"fmt"
 	"reflect"
 	"runtime"
 	"slices"
@@ -120,6 +121,76 @@ func TestPromptsAreSharedAndFreed(t *testing.T) {
 	}
 }
 
+// Completions of a prompt go through the model together for as long as their tokens are the same, and are what each is alone.
+func TestCompletionsThatBeginAlikeShareARow(t *testing.T) {
+	m := small(t, nil)
+	greedy, cool := DefaultOptions(40), DefaultOptions(50) // these end apart
+	greedy.Temperature, cool.Temperature = 0, 0.35
+	var reqs []Request
+	for i := range 48 { // four prompts
+		r := Request{Prompt: []int32{int32(i % 4), 1, 2}, Seed: uint64(i)}
+		if i%5 == 0 {
+			r.Options = &greedy
+		}
+		reqs = append(reqs, r)
+	}
+	eos := []int32{5, 6}
+	g := New(m, eos, nil)
+	g.packed.pack(m, SameWeights)
+	q := newQueue(g, reqs, &cool, nil)
+	q.room.slots = 21
+	b := newBatch(q)
+	shared, parted := 0, 0
+	for done := 0; done < len(reqs); {
+		must(t, b.admit(context.Background()))
+		slots := map[string]int{} // by the prompt and the tokens of a completion
+		for _, at := range b.active {
+			s := &b.making[at]
+			key := fmt.Sprint(b.prompt(s.prompt), s.tokens)
+			if slot, ok := slots[key]; ok && slot != s.slot {
+				t.Fatalf("%s goes through the model twice", key)
+			}
+			slots[key] = s.slot
+		}
+		rows := map[int]bool{}
+		for _, at := range b.active {
+			rows[b.making[at].slot] = true
+		}
+		if len(rows)+len(b.freeSlots) != 21 {
+			t.Fatalf("%d slots are in use and %d free, of 21", len(rows), len(b.freeSlots))
+		}
+		shared += len(b.active) - len(rows)
+		b.advance()
+		if len(b.rows)-1 != len(rows) {
+			t.Fatalf("%d rows for %d slots", len(b.rows)-1, len(rows))
+		}
+		ended, err := b.extend()
+		must(t, err)
+		done += ended
+		after := map[int]bool{}
+		for _, at := range b.active {
+			after[b.making[at].slot] = true
+		}
+		for slot := range after {
+			if !rows[slot] {
+				parted++
+			}
+		}
+	}
+	if shared < 100 || parted < 10 {
+		t.Errorf("completions shared %d rows and parted %d times: too few to show anything", shared, parted)
+	}
+	for i, r := range reqs {
+		o := cool
+		if r.Options != nil {
+			r.Options, o = nil, *r.Options
+		}
+		if want := draw(t, New(m, eos, nil), []Request{r}, o)[0]; !reflect.DeepEqual(q.results[i], want) {
+			t.Errorf("request %d gave\n%+v, alone\n%+v", i, q.results[i], want)
+		}
+	}
+}
+
 func TestEqualPromptsAreReadOnce(t *testing.T) {
 	m := small(t, nil)
 	var reqs []Request
@@ -214,10 +285,10 @@ func TestLargeWeightsAreReadForOneBatch(t *testing.T) {
 					for _, large := range []bool{false, true} {
 						g := New(m, []int32{3}, nil)
 						g.packed.pack(m, SameWeights)
-						batches, slots := min(threads, 70/minSlots), min(28, (70+threads-1)/threads)
+						batches, slots := min(threads, 70/minSlots), min(g.maxSlots, (70+threads-1)/threads)
 						if g.maxShared = g.packed.size(); large {
 							g.maxShared--
-							batches, slots = 1, min(28*threads, 70)
+							batches, slots = 1, min(g.maxSlots*threads, 70)
 						}
 						if q := newQueue(g, reqs, &o, nil); q.batches != batches || q.room.slots != slots {
 							t.Errorf("%d threads, large %v: %d batches of %d, want %d of %d", threads, large, q.batches, q.room.slots, batches, slots)

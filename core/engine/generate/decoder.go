@@ -150,7 +150,7 @@ func (d *decoder) read(which []int, prompt func(i int) []int32) {
 	d.forward(d.attendPrompts)
 	width := d.model.Config.Width
 	for i, p := range which {
-		copy(d.last[p*width:(p+1)*width], d.x[(d.spans[i].To-1)*width:])
+		copy(d.last[p*width:(p+1)*width], d.x[i*width:])
 	}
 }
 
@@ -158,6 +158,14 @@ func (d *decoder) read(which []int, prompt func(i int) []int32) {
 func (d *decoder) start(slot, prompt int) {
 	for l := range d.model.Layers {
 		d.ofLayer(d.caches, l)[slot].Continue(&d.ofLayer(d.prompts, l)[prompt])
+	}
+}
+
+// fork makes a slot hold what another one holds.
+func (d *decoder) fork(slot, other int) {
+	for l := range d.model.Layers {
+		caches := d.ofLayer(d.caches, l)
+		caches[slot].CopyFrom(&caches[other])
 	}
 }
 
@@ -175,7 +183,8 @@ func (d *decoder) recall(i, prompt int) {
 // step runs the rows that were added through the model.
 func (d *decoder) step() { d.forward(d.attendStored) }
 
-// forward computes x, the last hidden state of each row, from ids; attend is its attention.
+// forward computes x, the last hidden state of each row, from ids; attend is its attention. Of prompts it is that of each
+// one's last row, for of the others nothing is asked but the keys and values of each layer.
 func (d *decoder) forward(attend func(layer int)) {
 	c, n := &d.model.Config, len(d.ids)
 	if n == 0 {
@@ -199,18 +208,35 @@ func (d *decoder) forward(attend func(layer int)) {
 		kernel.Rope(d.q, d.pos, r.cos, r.sin, c.Heads, c.HeadDim, false)
 		kernel.Rope(d.k, d.pos, r.cos, r.sin, c.KVHeads, c.HeadDim, false)
 		attend(l)
-		d.residual(d.att, &p.o, p.attnPost)
+		if l == len(d.model.Layers)-1 && len(d.spans) > 0 {
+			n = d.keepLast()
+		}
+		d.residual(n, d.att, &p.o, p.attnPost)
 
 		kernel.RMSNorm(d.h, d.rstd, d.x, p.mlpNorm, n, c.Width, eps)
 		model.MultiplyAll(n, d.h, d.low, model.Product{W: &p.gate, Y: d.gate}, model.Product{W: &p.up, Y: d.up})
 		d.gated(d.gate[:n*c.FFN], d.gate, d.up)
-		d.residual(d.gate, &p.down, p.mlpPost)
+		d.residual(n, d.gate, &p.down, p.mlpPost)
 	}
 }
 
-// residual adds a matrix times the rows of y to x: through a norm if there is one.
-func (d *decoder) residual(y []float32, w *model.Matrix, norm []float32) {
-	c, n := &d.model.Config, len(d.ids)
+// keepLast makes the last rows of the prompts all that there are, and returns how many.
+func (d *decoder) keepLast() int {
+	c := &d.model.Config
+	for i, s := range d.spans {
+		for _, x := range [...]struct {
+			rows  []float32
+			width int
+		}{{d.x, c.Width}, {d.att, c.Heads * c.HeadDim}} {
+			copy(x.rows[i*x.width:(i+1)*x.width], x.rows[(s.To-1)*x.width:])
+		}
+	}
+	return len(d.spans)
+}
+
+// residual adds a matrix times n rows of y to x: through a norm if there is one.
+func (d *decoder) residual(n int, y []float32, w *model.Matrix, norm []float32) {
+	c := &d.model.Config
 	if norm == nil {
 		w.Multiply(n, y, d.x, d.low, true)
 		return
@@ -229,6 +255,7 @@ func (d *decoder) attendPrompts(layer int) {
 		cache := &d.ofLayer(d.prompts, layer)[d.which[i]]
 		cache.Clear()
 		cache.Add(d.k[s.From*kd:], d.v[s.From*kd:], s.To-s.From)
+		cache.Close()
 	}
 	kernel.Attention(d.att, d.probs, d.q, d.k, d.v, d.spans, c.Heads, c.KVHeads, c.HeadDim, d.scale, d.reach[layer].window)
 }

@@ -80,9 +80,9 @@ type Generator struct {
 // if no stop texts are asked for.
 func New(m *model.Model, eos []int32, decode func([]int32) string) *Generator {
 	return &Generator{model: m, eos: eos, decode: decode, weights: SameWeights,
-		// Of 28 rows, two tiles of the kernels' are full. The more rows, the more memory their caches take:
-		// with 256 slots, decoding took twice as long.
-		maxSlots: 28, maxCache: 1 << 27, /* 512 MiB */
+		// Some begin alike and share rows, so that these are two or three tiles of the kernels. The more rows, the more memory
+		// their caches take: with 256 slots, decoding took twice as long.
+		maxSlots: 42, maxCache: 1 << 27, /* 512 MiB */
 		maxLogits: 1 << 24, /* 64 MiB: the head of a large vocabulary is read once for all rows */
 		// The cache that processors' cores share is often 16 to 32 MiB. Weights that fit it are read from there by each
 		// thread at its own pace; larger ones come from memory, which is as fast for one thread as for all.

@@ -237,6 +237,6 @@ func (o *attentionBackward) Do(in ...gorgonia.Value) (_ gorgonia.Value, err erro
 		w[3].back(to, dv[lo*kd:hi*kd], hi-lo, true, t)
 	})
 	s.weightGradients(&d, n, gradient{p.O, dproduct, acts.out}, gradient{p.Q, dq, h}, gradient{p.K, dk, h}, gradient{p.V, dv, h})
-	o.normBackward(&d, dy, dh, x, p.Norm, gain, acts.rstd)
+	kernel.RMSNormBackward(dy, p.Norm.dW(), dh, x, gain, acts.rstd, n, c, true)
 	return in[1], nil
 }

@@ -41,27 +41,23 @@ type block struct {
 	spans  []kernel.Span // from 0 to hi−lo
 }
 
-// How many rows a block has at least, unless it is the last. In training, blocks order the sum of a norm's gradient.
-const (
-	scoreBlockRows = 4096
-	trainBlockRows = 512
-)
+// scoreBlockRows is how many rows a block has at least, unless it is the last.
+const scoreBlockRows = 4096
 
 // blocks are those of one batch.
 type blocks struct {
 	list  []block
 	spans []kernel.Span // of all of them, one after another
-	ends  []int         // the row after the last one of each
 }
 
 // divide finds the blocks of b. What continues stays with what it continues.
 func (k *blocks) divide(b *Batch, rows int) {
-	k.list, k.spans, k.ends = k.list[:0], append(k.spans[:0], b.Spans...), k.ends[:0]
+	k.list, k.spans = k.list[:0], append(k.spans[:0], b.Spans...)
 	for lo, first, s := 0, 0, 0; s < len(k.spans); s++ {
 		hi := k.spans[s].To
 		k.spans[s].From, k.spans[s].To = k.spans[s].From-lo, hi-lo
 		if s == len(k.spans)-1 || hi-lo >= rows && k.spans[s+1].Behind == 0 {
-			k.list, k.ends = append(k.list, block{lo, hi, k.spans[first : s+1]}), append(k.ends, hi)
+			k.list = append(k.list, block{lo, hi, k.spans[first : s+1]})
 			lo, first = hi, s+1
 		}
 	}

@@ -47,7 +47,7 @@ type Builder struct {
 	err    error
 }
 
-// Hidden is the residual stream [N, C] between two Ops.
+// Hidden is the residual stream between two Ops, [N, C], or [R, C] behind [Builder.Scored].
 type Hidden struct{ node *gorgonia.Node }
 
 // NewBuilder returns a Builder of a graph that trains params; what it uses beside them is frozen.
@@ -195,9 +195,7 @@ func (m *machine) exec(ctx context.Context, b *Batch) error {
 		return errors.New("run a graph: the batch is empty")
 	}
 	m.run.ctx, m.run.batch, m.run.err = ctx, b, nil
-	if m.run.train {
-		m.run.blocks.divide(b, trainBlockRows)
-	} else {
+	if !m.run.train {
 		m.run.blocks.divide(b, scoreBlockRows)
 	}
 	if err := gorgonia.Let(m.batch, b); err != nil {

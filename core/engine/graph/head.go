@@ -2,21 +2,19 @@ package graph
 
 import (
 	"fmt"
-	"slices"
 
 	"github.com/dno-project/dno/core/engine/kernel"
 	"gorgonia.org/gorgonia"
 	"gorgonia.org/tensor"
 )
 
-// HeadLogProbs is the last Op: the final norm, the head and the log-probability of each scored
-// row's next token,
+// HeadLogProbs is the last Op, over the rows that [Builder.Scored] leaves: the final norm, the head and the log-probability
+// of each row's next token,
 //
 //	token[i] = z[r][target[i]] − log Σ_v exp(z[r][v]),  z = RMSNorm(x)·headᵀ, r the row before token i
 //	logp[s]  = Σ token[i] over the scored tokens i of sequence s, in float64
 //
-// Rows that are not scored cost nothing, and logits live for a slice of the vocabulary only: the backward pass computes
-// them again. Of a slice, all rows are done before the next one, so that the head's weights are read once a pass.
+// Logits live for a slice of the vocabulary only: the backward pass computes them again. Of a slice, all rows are done before the next one, so that the head's weights are read once a pass.
 func (b *Builder) HeadLogProbs(x Hidden, norm, head *Param) {
 	b.need(norm, b.dims.Width)
 	b.need(head, head.Shape[0], b.dims.Width)
@@ -101,10 +99,8 @@ func (o *headOp) Do(in ...gorgonia.Value) (_ gorgonia.Value, err error) {
 	}
 	o.rows, o.parts = o.rows[:scored], o.parts[:scored*count]
 	h, rstd := take(&o.h, scored*c), take(&o.rstd, scored)
-	s.strips(scored, func(lo, hi int, p *pad) {
-		rows := take(&p.h, (hi-lo)*c)
-		b.gather(rows, x, c, lo, hi)
-		kernel.RMSNorm(h[lo*c:hi*c], rstd[lo:hi], rows, gain, hi-lo, c, o.b.dims.Eps)
+	s.strips(scored, func(lo, hi int, _ *pad) {
+		kernel.RMSNorm(h[lo*c:hi*c], rstd[lo:hi], x[lo*c:hi*c], gain, hi-lo, c, o.b.dims.Eps)
 	})
 	for i := range count {
 		if err := o.begin(); err != nil {
@@ -149,23 +145,6 @@ func (o *headOp) Do(in ...gorgonia.Value) (_ gorgonia.Value, err error) {
 	return tensor.New(tensor.WithShape(targets), tensor.WithBacking(o.tokens)), nil
 }
 
-// gather copies the scored rows lo to hi of x [N, C] next to each other.
-func (b *Batch) gather(rows, x []float32, c, lo, hi int) {
-	for i, row := range b.Scored[lo:hi] {
-		copy(rows[i*c:(i+1)*c], x[int(row)*c:])
-	}
-}
-
-// scatter makes the rows lo to hi of x [N, C] the scored rows among them, and zero.
-func (b *Batch) scatter(x, rows []float32, c, lo, hi int) {
-	clear(x[lo*c : hi*c])
-	i, _ := slices.BinarySearch(b.Scored, int32(lo))
-	for ; i < len(b.Scored) && int(b.Scored[i]) < hi; i++ {
-		row := int(b.Scored[i])
-		copy(x[row*c:(row+1)*c], rows[i*c:(i+1)*c])
-	}
-}
-
 func (o *headOp) DiffWRT(int) []bool { return []bool{true, true, true, false} }
 
 func (o *headOp) SymDiff(in gorgonia.Nodes, out, grad *gorgonia.Node) (gorgonia.Nodes, error) {
@@ -183,7 +162,7 @@ type headBackward struct {
 	out     output
 }
 
-// Do computes dx of all rows; the backward Ops below it work in the same memory.
+// Do computes dx; the backward Ops below it, as far as they have the same rows, work in the same memory.
 //
 //	dz[r][v] = Σ_i g[i]·(1{v = target[i]} − softmax(z[r])[v]) over the tokens i that r predicts,  g = d loss/d token
 func (o *headBackward) Do(in ...gorgonia.Value) (_ gorgonia.Value, err error) {
@@ -191,7 +170,7 @@ func (o *headBackward) Do(in ...gorgonia.Value) (_ gorgonia.Value, err error) {
 	f, b, s := o.forward, o.run.batch, &o.run.shared
 	d, c, scored := &f.b.dims, f.b.dims.Width, len(b.Scored)
 	x, g, dw := floats(in[0]), in[1].Data().([]float64), f.head.dW()
-	drows := take(&s.drows, scored*c)
+	dx, t := o.out.get(scored, c)
 	for i := range f.slices() {
 		if err := o.begin(); err != nil {
 			return nil, err
@@ -214,16 +193,12 @@ func (o *headBackward) Do(in ...gorgonia.Value) (_ gorgonia.Value, err error) {
 					}
 				}
 			}
-			kernel.GemmPacked(hi-lo, dz[lo*n:hi*n], n, back, drows[lo*c:hi*c], c, i > 0)
+			kernel.GemmPacked(hi-lo, dz[lo*n:hi*n], n, back, dx[lo*c:hi*c], c, i > 0)
 		})
 		if dw != nil {
 			d.Precision.Gemm(true, false, n, c, scored, dz, n, f.h, c, dw[first*c:last*c], c, true)
 		}
 	}
-	rows := take(&s.rows, scored*c)
-	s.strips(scored, func(lo, hi int, _ *pad) { b.gather(rows[lo*c:hi*c], x, c, lo, hi) })
-	kernel.RMSNormBackward(drows, f.norm.dW(), drows, rows, f.norm.Gain(f.b.dims.PlusOne, &s.gain), f.rstd, scored, c, false)
-	dx, t := o.out.get(b.Rows(), c)
-	s.strips(b.Rows(), func(lo, hi int, _ *pad) { b.scatter(dx, drows, c, lo, hi) })
+	kernel.RMSNormBackward(dx, f.norm.dW(), dx, x, f.norm.Gain(f.b.dims.PlusOne, &s.gain), f.rstd, scored, c, false)
 	return t, nil
 }

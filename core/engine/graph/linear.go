@@ -17,7 +17,7 @@ type workspace struct {
 	dproduct, dh, dgate, dup []float32     // gradients
 	dout, dq, dk, dv         []float32     // attention's gradients
 	attention                attentionActs // where nothing is kept for a backward pass
-	rows, drows, logits      []float32     // of the head
+	logits                   []float32     // of the head
 }
 
 // take returns n values of *x, which becomes a new slice where it is too short. What they hold is
@@ -62,10 +62,4 @@ func (r residual) back(d *Dims, s *workspace, dy []float32, n int) []float32 {
 	dproduct := take(&s.dproduct, n*d.Width)
 	kernel.RMSNormBackward(dproduct, r.norm.dW(), dy, r.product, r.norm.Gain(d.PlusOne, &s.post), r.rstd, n, d.Width, false)
 	return dproduct
-}
-
-// normBackward adds the gradient of the rows of x through a sublayer's norm to dx. The sum of the weight's gradient is that
-// of the blocks.
-func (o *op) normBackward(d *Dims, dx, dh, x []float32, norm *Param, gain, rstd []float32) {
-	kernel.RMSNormBackward(dx, norm.dW(), dh, x, gain, rstd, o.run.batch.Rows(), d.Width, true, o.run.blocks.ends...)
 }

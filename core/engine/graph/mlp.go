@@ -80,8 +80,8 @@ func (o *mlpOp) Do(in ...gorgonia.Value) (_ gorgonia.Value, err error) {
 	if err := o.begin(); err != nil {
 		return nil, err
 	}
-	d, s, p, n := o.b.dims, &o.run.shared, o.p, o.run.batch.Rows()
-	x, c, ffn, keep := floats(in[0]), d.Width, d.FFN, o.run.train
+	d, s, p, x := o.b.dims, &o.run.shared, o.p, floats(in[0])
+	c, ffn, keep, n := d.Width, d.FFN, o.run.train, len(x)/d.Width
 	y, t := x, in[0]
 	if keep {
 		y, t = o.out.get(n, c)
@@ -135,8 +135,9 @@ func (o *mlpBackward) Do(in ...gorgonia.Value) (_ gorgonia.Value, err error) {
 		return nil, err
 	}
 	f := o.forward
-	d, s, p, n := f.b.dims, &o.run.shared, f.p, o.run.batch.Rows()
-	x, dy, c, ffn, acts := floats(in[0]), floats(in[1]), d.Width, d.FFN, &f.kept
+	d, s, p, acts := f.b.dims, &o.run.shared, f.p, &f.kept
+	x, dy, c, ffn := floats(in[0]), floats(in[1]), d.Width, d.FFN
+	n := len(x) / c
 	h, dh, a := take(&s.h, n*c), take(&s.dh, n*c), take(&s.a, n*ffn)
 	dgate, dup := take(&s.dgate, n*ffn), take(&s.dup, n*ffn)
 	gain := p.Norm.Gain(d.PlusOne, &s.gain)
@@ -155,6 +156,6 @@ func (o *mlpBackward) Do(in ...gorgonia.Value) (_ gorgonia.Value, err error) {
 		w[2].back(dh[lo*c:hi*c], du, m, true, t)
 	})
 	s.weightGradients(&d, n, gradient{p.Down, dproduct, a}, gradient{p.Gate, dgate, h}, gradient{p.Up, dup, h})
-	o.normBackward(&d, dy, dh, x, p.Norm, gain, acts.rstd)
+	kernel.RMSNormBackward(dy, p.Norm.dW(), dh, x, gain, acts.rstd, n, c, true)
 	return in[1], nil
 }

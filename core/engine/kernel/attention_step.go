@@ -94,10 +94,9 @@ func (s *attentionStep) shared(n, of, ld int) rows {
 }
 
 // scores is p = q·Kᵀ for key-value head g of a cache's positions from … on, whole panels.
-func (s *attentionStep) scores(r rows, c *Cache, g, from int, q, p []float32) {
-	width := c.G * c.D
+func (s *attentionStep) scores(r rows, c *Cache, g, from int, q, p []float32, memory *scratch) {
 	for j := from; j < c.n; j += panel {
-		keys := c.keys[j*width+g*c.D*panel:]
+		keys := c.panel(j, g, 1, memory)
 		for o := range r.outer {
 			for i, h := 0, 0; i < r.inner; i += h {
 				h = height(r.inner - i)
@@ -122,10 +121,9 @@ func (s *attentionStep) weigh(r rows, c *Cache, g, from int, p, out []float32, a
 }
 
 // scoresOfHeads is scores for one query of each of some heads.
-func (s *attentionStep) scoresOfHeads(heads int, c *Cache, g, from int, q, p []float32, ld int) {
-	width := c.G * c.D
+func (s *attentionStep) scoresOfHeads(heads int, c *Cache, g, from int, q, p []float32, ld int, memory *scratch) {
 	for j := from; j < c.n; j += panel {
-		tileHeads(heads, min(panel, c.n-j), c.D, q, c.D, c.keys[j*width+g*c.D*panel:], c.D*panel, panel, p[j-from:], ld, false)
+		tileHeads(heads, min(panel, c.n-j), c.D, q, c.D, c.panel(j, g, heads, memory), c.D*panel, panel, p[j-from:], ld, false)
 	}
 }
 
@@ -175,18 +173,18 @@ func (s *attentionStep) run(t int) {
 	if from < P {
 		if together {
 			for g := range heads {
-				s.scores(shared, prefix, g0+g, zero, q[g*D:], p[g*ld:])
+				s.scores(shared, prefix, g0+g, zero, q[g*D:], p[g*ld:], memory)
 			}
 		} else {
-			s.scoresOfHeads(heads, prefix, g0, zero, q, p, ld)
+			s.scoresOfHeads(heads, prefix, g0, zero, q, p, ld, memory)
 		}
 	}
 	for i, c := range caches {
 		pi := p[i*of*ld+max(0, P-zero):]
 		if s.group > 1 {
-			s.scores(own, c, g0, ownZero, q[i*qd:], pi)
+			s.scores(own, c, g0, ownZero, q[i*qd:], pi, memory)
 		} else {
-			s.scoresOfHeads(heads, c, g0, ownZero, q[i*qd:], pi, ld)
+			s.scoresOfHeads(heads, c, g0, ownZero, q[i*qd:], pi, ld, memory)
 		}
 		seen := P + c.n - from
 		softmaxRows(p[i*of*ld+from-zero:], ld, of, seen, 0, seen, s.scale, stats[2*i*of:])

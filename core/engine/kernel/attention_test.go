@@ -453,9 +453,12 @@ func stepsAfterAPrefix(t *testing.T, c attentionCase) {
 	for _, s := range c.spans {
 		longest = max(longest, s.To-s.From)
 	}
-	prefixes, caches := NewCaches(len(c.spans), longest, c.G, c.D), NewCaches(len(c.spans), longest, c.G, c.D)
+	prefixes, caches, others := NewCaches(len(c.spans), longest, c.G, c.D), NewCaches(len(c.spans), longest, c.G, c.D), NewCaches(len(c.spans), longest, c.G, c.D)
 	for s, span := range c.spans {
 		prefixes[s].Add(c.k[span.From*kd:], c.v[span.From*kd:], span.To-span.From)
+		if s%3 != 1 {
+			prefixes[s].Close()
+		}
 		caches[s].Add(c.k, c.v, 1) // what is forgotten
 		caches[s].Clear()
 		if span.Behind > 0 {
@@ -467,6 +470,10 @@ func stepsAfterAPrefix(t *testing.T, c attentionCase) {
 		var q, k, v, want []float32
 		for s, span := range c.spans {
 			if row := span.From + T; row < span.To {
+				if (T+s)%5 == 0 { // goes on in a copy
+					others[s].CopyFrom(&caches[s])
+					caches[s], others[s] = others[s], caches[s]
+				}
 				at = append(at, &caches[s])
 				q, want = append(q, c.q[row*qd:(row+1)*qd]...), append(want, out[row*qd:(row+1)*qd]...)
 				k, v = append(k, c.k[row*kd:(row+1)*kd]...), append(v, c.v[row*kd:(row+1)*kd]...)
@@ -476,6 +483,23 @@ func stepsAfterAPrefix(t *testing.T, c attentionCase) {
 		AttentionStep(got, q, k, v, at, c.H, float32(c.scale), c.window)
 		check(t)
 		same(t, fmt.Sprintf("%v: step %d", c, T), got, want)
+	}
+}
+
+func TestAClosedCacheDoesNotGrow(t *testing.T) {
+	for n, grows := range map[int]bool{1: false, 31: false, 32: true, 33: false} {
+		c := &NewCaches(1, 40, 2, 4)[0]
+		x := make([]float32, 40*8)
+		c.Add(x, x, n)
+		c.Close()
+		func() {
+			defer func() {
+				if v := recover(); (v == nil) != grows {
+					t.Errorf("a cache of %d positions that was closed grows: %v", n, v == nil)
+				}
+			}()
+			c.Add(x, x, 1)
+		}()
 	}
 }
 

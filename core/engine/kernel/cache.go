@@ -3,9 +3,10 @@ package kernel
 // Cache holds the keys and values of consecutive positions of one sequence, for [AttentionStep]: of 0, 1, …, or of those
 // after another cache's. The zero value is of no use; [NewCaches] makes caches.
 type Cache struct {
-	keys   []float32 // [positions/32][G][D][32]: panels, as a product reads them
+	keys   []float32 // [positions/32][G][D][32]: panels, as a product reads them; behind these [positions][G·D]
 	values []float32 // [positions][G·D]
 	n      int
+	packed int // positions that are in panels, whole ones unless all are
 	G, D   int
 	prefix *Cache
 }
@@ -30,11 +31,19 @@ func CacheSize(positions, G, D int) int {
 }
 
 // Clear forgets all positions: the next one is 0.
-func (c *Cache) Clear() { c.n, c.prefix = 0, nil }
+func (c *Cache) Clear() { c.n, c.packed, c.prefix = 0, 0, nil }
 
 // Continue forgets all positions: the next one is the first after those of prefix, a cache of the same shape that itself
 // continues none. It is read, not copied, so that many sequences share it; it must not change while one of them uses it.
-func (c *Cache) Continue(prefix *Cache) { c.n, c.prefix = 0, prefix }
+func (c *Cache) Continue(prefix *Cache) { c.n, c.packed, c.prefix = 0, 0, prefix }
+
+// CopyFrom makes c hold what another cache of the same shape holds, and continue what it continues.
+func (c *Cache) CopyFrom(other *Cache) {
+	width := c.G * c.D
+	c.n, c.packed, c.prefix = other.n, other.packed, other.prefix
+	copy(c.keys, other.keys[:(c.n+panel-1)/panel*panel*width])
+	copy(c.values, other.values[:c.n*width])
+}
 
 // before is how many positions stand in the prefix.
 func (c *Cache) before() int {
@@ -44,25 +53,63 @@ func (c *Cache) before() int {
 	return c.prefix.n
 }
 
-// Add appends n positions: their keys and values, both n×(G·D).
+// Add appends n positions: their keys and values, both n×(G·D). Keys wait until they are a panel: one by one they would
+// touch as many lines of the processor's cache as they have numbers.
 func (c *Cache) Add(k, v []float32, n int) {
 	width := c.G * c.D
 	copy(c.values[c.n*width:(c.n+n)*width], v[:n*width])
+	if c.packed > c.n/panel*panel {
+		panic("kernel: a cache that was closed cannot grow")
+	}
 	for n > 0 {
-		column := c.n % panel
-		add := min(n, panel-column)
-		to := c.keys[(c.n-column)*width:][:panel*width]
-		if column == 0 {
-			for g := range c.G {
-				packTransposed(to[g*c.D*panel:], k[g*c.D:], width, add, c.D)
-			}
+		add := min(n, panel-c.n%panel)
+		if add == panel {
+			c.pack(c.keys[c.n*width:][:panel*width], k, 0, c.G, panel)
 		} else {
-			for j := range add {
-				for i, x := range k[j*width : (j+1)*width] {
-					to[i*panel+column+j] = x
-				}
-			}
+			copy(c.keys[c.n*width:], k[:add*width])
 		}
 		k, n, c.n = k[add*width:], n-add, c.n+add
+		if add < panel && c.n%panel == 0 {
+			c.packLast()
+		}
+		c.packed = c.n / panel * panel
 	}
+}
+
+// Close puts all keys in panels, for a cache that others will continue and that does not grow any more.
+func (c *Cache) Close() {
+	if c.packed < c.n {
+		c.packLast()
+		c.packed = c.n
+	}
+}
+
+// packLast puts the keys that wait in their panel, in place.
+func (c *Cache) packLast() {
+	width := c.G * c.D
+	from := (c.n - 1) / panel * panel
+	s := borrow()
+	defer s.giveBack()
+	rows := s.part(0, (c.n-from)*width)
+	copy(rows, c.keys[from*width:])
+	c.pack(c.keys[from*width:][:panel*width], rows, 0, c.G, c.n-from)
+}
+
+// pack makes a panel of n keys in rows, of some heads from g on.
+func (c *Cache) pack(to, rows []float32, g, heads, n int) {
+	for h := range heads {
+		packTransposed(to[h*c.D*panel:(h+1)*c.D*panel], rows[(g+h)*c.D:], c.G*c.D, n, c.D)
+	}
+}
+
+// panel returns the keys of some heads from g on, of the positions from j on, where a panel begins; memory is for those that
+// wait.
+func (c *Cache) panel(j, g, heads int, memory *scratch) []float32 {
+	width := c.G * c.D
+	if j < c.packed {
+		return c.keys[j*width+g*c.D*panel:]
+	}
+	to := memory.part(2, heads*c.D*panel)
+	c.pack(to, c.keys[j*width:], g, heads, c.n-j)
+	return to
 }

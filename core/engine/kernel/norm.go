@@ -33,21 +33,13 @@ const normChunk = 64
 //	dx[r,j] (=|+=) rstd[r] · (dy[r,j]·w[j] − x̂[r,j]·mean_i(dy[r,i]·w[i]·x̂[r,i])),  dw[j] += Σ_r dy[r,j]·x̂[r,j]
 //
 // addDX adds to dx, which then holds the gradient of a residual branch. A nil dw is a frozen weight. dx may be dy.
-// The sum over rows is in the order of the rows, first within chunks of 64 from the beginning of each block of rows; ends
-// are where blocks end, the last one at rows: all rows are one if there are none.
-func RMSNormBackward(dx, dw, dy, x, w, rstd []float32, rows, d int, addDX bool, ends ...int) {
+// The sum over rows is in the order of the rows, first within chunks of 64.
+func RMSNormBackward(dx, dw, dy, x, w, rstd []float32, rows, d int, addDX bool) {
 	if rows <= 0 || d <= 0 {
 		return
 	}
 	dx, dy, x, w, rstd = dx[:rows*d], dy[:rows*d], x[:rows*d], w[:d], rstd[:rows]
-	if len(ends) == 0 {
-		ends = []int{rows}
-	}
-	chunks, first := 0, 0
-	for _, end := range ends {
-		chunks += (end - first + normChunk - 1) / normChunk
-		first = end
-	}
+	chunks := (rows + normChunk - 1) / normChunk
 	var shares []float32
 	if dw != nil {
 		dw = dw[:d]
@@ -56,7 +48,7 @@ func RMSNormBackward(dx, dw, dy, x, w, rstd []float32, rows, d int, addDX bool, 
 		shares = s.part(0, chunks*d)
 	}
 	inParallel(chunks, rows*d, func(t int) {
-		r0, r1 := chunk(ends, t)
+		r0, r1 := t*normChunk, min(rows, (t+1)*normChunk)
 		var share []float32
 		if shares != nil {
 			share = shares[t*d : (t+1)*d]
@@ -67,18 +59,6 @@ func RMSNormBackward(dx, dw, dy, x, w, rstd []float32, rows, d int, addDX bool, 
 	for t := 0; t < chunks && shares != nil; t++ {
 		add(dw, dw, shares[t*d:(t+1)*d])
 	}
-}
-
-// chunk returns the rows from and to of chunk t of all.
-func chunk(ends []int, t int) (from, to int) {
-	for _, end := range ends {
-		if n := (end - from + normChunk - 1) / normChunk; t >= n {
-			t, from = t-n, end
-			continue
-		}
-		return from + t*normChunk, min(end, from+(t+1)*normChunk)
-	}
-	panic("kernel: the blocks of a norm have no such chunk")
 }
 
 func rmsNormGeneric(y, rstd, x, w []float32, rows, d int, eps float32) {

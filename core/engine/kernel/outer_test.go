@@ -37,25 +37,6 @@ func TestOuterProductsTogetherAreTheSameBytes(t *testing.T) {
 	})
 }
 
-// Blocks of rows in one call are the blocks in a call each.
-func TestNormsOfBlocksTogetherAreTheSameBytes(t *testing.T) {
-	const rows, d = 1000, 96
-	r := generator(3)
-	dy, x, w, rstd, dx, dw := normal(r, rows*d), normal(r, rows*d), normal(r, d), normal(r, rows), normal(r, rows*d), normal(r, d)
-	wantX, wantW := append([]float32(nil), dx...), append([]float32(nil), dw...)
-	ends, first := []int{1, 65, 200, 200, 777, rows}, 0
-	for _, end := range ends {
-		RMSNormBackward(wantX[first*d:], wantW, dy[first*d:], x[first*d:], w, rstd[first:], end-first, d, true)
-		first = end
-	}
-	for _, threads := range []int{1, 2, 5} {
-		gotX, gotW := append([]float32(nil), dx...), append([]float32(nil), dw...)
-		withThreads(threads, func() { RMSNormBackward(gotX, gotW, dy, x, w, rstd, rows, d, true, ends...) })
-		same(t, "dx", gotX, wantX)
-		same(t, "dw", gotW, wantW)
-	}
-}
-
 func TestMatricesPackedTogetherAreAsEachAlone(t *testing.T) {
 	everyLevel(t, func(t *testing.T) {
 		r := generator(5)

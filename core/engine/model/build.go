@@ -18,6 +18,9 @@ func (m *Model) wire() *graph.Builder {
 	for i, l := range m.Layers {
 		x = b.Attention(x, graph.AttentionParams{Norm: l.AttnNorm, Q: l.Q, K: l.K, V: l.V, QNorm: l.QNorm, KNorm: l.KNorm,
 			O: l.O, Post: l.AttnPost}, m.Reach(i))
+		if i == len(m.Layers)-1 {
+			x = b.Scored(x)
+		}
 		x = b.MLP(x, graph.MLPParams{Norm: l.MLPNorm, Gate: l.Gate, Up: l.Up, Down: l.Down, Post: l.MLPPost})
 	}
 	b.HeadLogProbs(x, m.Norm, m.Head)
