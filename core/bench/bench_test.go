@@ -31,16 +31,16 @@ func TestFLOPByHand(t *testing.T) {
 		// 10 rows, 2·5²/2 pairs.
 		"a step": {
 			stepFLOP(c, Batch{2, 1, 2, 3}, 1),
-			FLOP{Executed: 3 * (2*144*8 - 2*96*2 + 16*16 + 80*6), Recomputed: 16*8 + 80*6, Skipped: 3 * (2*144*2 + 2*96*2 + 16*9)},
+			FLOP{Executed: 3 * (2*144*8 - 2*96*2 + 16*16 + 80*6), Recomputed: 16 * 8, Skipped: 3 * (2*144*2 + 2*96*2 + 16*9)},
 		},
 		"a step in two phases": {
 			stepFLOP(c, Batch{2, 1, 2, 3}, 2),
-			FLOP{Executed: 7968, Recomputed: 608 + 2656, Skipped: 3312},
+			FLOP{Executed: 7968, Recomputed: 128 + 2656, Skipped: 3312},
 		},
 		// Two sequences of one prompt. Done: 2+2·2 rows, 2²/2 + 2·(2·2+2²/2) pairs, 1+2·2 logits.
 		"a step, a prompt shared": {
 			stepFLOP(c, Batch{1, 2, 2, 3}, 1),
-			FLOP{Executed: 3 * (2*144*6 - 2*96 + 16*14 + 80*5), Recomputed: 16*7 + 80*5, Skipped: 3 * (2*144*4 + 2*96 + 16*11 + 80)},
+			FLOP{Executed: 3 * (2*144*6 - 2*96 + 16*14 + 80*5), Recomputed: 16 * 7, Skipped: 3 * (2*144*4 + 2*96 + 16*11 + 80)},
 		},
 		// Four sequences of two prompts, 2+3 tokens. Done: the prompts' 4 rows, two of them without the last 3·4·8 and 4·4
 		// weights, and two tokens of each sequence, which see 3 and 4 keys. Plainly: 4·2 and 4·3 rows; 2, 3 and 4 keys.

@@ -1,6 +1,9 @@
 package bench
 
-import "github.com/dno-project/dno/core/engine/model"
+import (
+	"github.com/dno-project/dno/core/engine/graph"
+	"github.com/dno-project/dno/core/engine/model"
+)
 
 // work is what the matrix products of a model's forward passes are made of.
 type work struct {
@@ -34,13 +37,14 @@ type FLOP struct {
 //
 // Plainly, every token of every sequence goes through the layers. Nothing is predicted from a sequence's last one, so that
 // it is skipped, a prompt of several sequences goes through once, and all but its last token leave before the last
-// feed-forward half. The backward pass computes the logits and the attention's scores again; a second phase is a forward pass
-// more.
+// feed-forward half. The backward pass computes the attention's scores again, and the logits that are not kept; a
+// second phase is a forward pass more.
 func stepFLOP(c model.Config, b Batch, phases int) FLOP {
 	s, p, P, C := float64(b.Sequences()), float64(b.Prompts), float64(b.PromptTokens), float64(b.CompletionTokens)
 	plain := work{rows: s * (P + C), attended: s * (P + C) * (P + C) / 2, scored: s * C}
 	done := work{rows: p*P + s*(C-1), spared: p * (P - 1), attended: p*P*P/2 + s*(C-1)*(P+(C-1)/2), scored: p + s*(C-1)}
-	again := work{attended: done.attended / 2, scored: done.scored}.flop(c)
+	lost := 1 - float64(graph.KeptLogits(int(done.scored), c.Vocab))/float64(c.Vocab)
+	again := work{attended: done.attended / 2, scored: lost * done.scored}.flop(c)
 	return FLOP{
 		Executed: 3 * done.flop(c), Recomputed: again + float64(phases-1)*done.flop(c),
 		Skipped: 3 * (plain.flop(c) - done.flop(c)),

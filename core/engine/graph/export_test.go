@@ -21,7 +21,7 @@ func (b *Builder) Logits(lo, hi int) []float32 {
 	for i := range o.slices() {
 		first, last := o.slice(i)
 		z := make([]float32, (hi-lo)*(last-first))
-		o.logits(z, o.forward(i), lo, hi)
+		o.multiply(z, o.forward(i), lo, hi)
 		for r := range hi - lo {
 			copy(out[r*v+first:r*v+last], z[r*(last-first):])
 		}
@@ -34,3 +34,10 @@ func BuilderOf(t *Train) *Builder { return t.head.b }
 
 // Nodes returns the number of nodes of a graph.
 func (b *Builder) Nodes() int { return len(b.graph.AllNodes()) }
+
+// KeepLogits makes graphs keep at most so many logits, and returns what undoes that.
+func KeepLogits(most int) (undo func()) {
+	before := mostLogits
+	mostLogits = most
+	return func() { mostLogits = before }
+}

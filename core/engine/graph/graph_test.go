@@ -178,6 +178,33 @@ func gradients(t *testing.T, m *model.Model, b *graph.Batch) ([]float64, []float
 	return slices.Clone(g.LogProbs()), slices.Clone(m.Params().Grad)
 }
 
+// The backward pass takes the logits that were kept, and computes the others again: the same bytes.
+func TestKeptLogitsChangeNothing(t *testing.T) {
+	c := configs()["a large vocabulary"]
+	m := newModel(t, c)
+	b := pack(ragged(c.Vocab, 37, 9, 2, 14, 5)...)
+	scored := len(b.Scored)
+	var wantLogPs []float64
+	var want []float32
+	for most, ids := range map[int]int{
+		scored * c.Vocab: c.Vocab, scored*c.Vocab - 1: 2 * kernel.SumBlock, scored*2*kernel.SumBlock - 1: kernel.SumBlock, scored*kernel.SumBlock - 1: 0,
+	} {
+		func() {
+			defer graph.KeepLogits(most)()
+			if got := graph.KeptLogits(scored, c.Vocab); got != ids {
+				t.Errorf("of %d ids are kept if there may be %d logits, want %d", got, most, ids)
+			}
+			logPs, grads := gradients(t, m, b)
+			if want == nil {
+				wantLogPs, want = logPs, grads
+			}
+			if !slices.Equal(logPs, wantLogPs) || !slices.Equal(grads, want) {
+				t.Errorf("results differ where the logits of %d ids are kept", ids)
+			}
+		}()
+	}
+}
+
 func TestLogProbsAreTheSameBytesInAnyBatch(t *testing.T) {
 	for name, c := range configs() {
 		t.Run(name, func(t *testing.T) {

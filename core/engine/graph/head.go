@@ -14,13 +14,17 @@ import (
 //	token[i] = z[r][target[i]] − log Σ_v exp(z[r][v]),  z = RMSNorm(x)·headᵀ, r the row before token i
 //	logp[s]  = Σ token[i] over the scored tokens i of sequence s, in float64
 //
-// Logits live for a slice of the vocabulary only: the backward pass computes them again. Of a slice, all rows are done before the next one, so that the head's weights are read once a pass.
+// Logits live for a slice of the vocabulary only. The backward pass computes them again, but for those of the first slices,
+// see [KeptLogits]. Of a slice, all rows are done before the next one, so that the head's weights are read once a pass.
 func (b *Builder) HeadLogProbs(x Hidden, norm, head *Param) {
 	b.need(norm, b.dims.Width)
 	b.need(head, head.Shape[0], b.dims.Width)
 	o := &headOp{op: b.op("head log-probs", tokenType, matrixType, vectorType, matrixType, batchType), b: b, norm: norm, head: head}
 	b.head, b.logps = o, b.apply(o, x.node, norm, head)
 }
+
+// mostLogits is how many logits are kept for the backward pass, 16 MiB. Tests change it.
+var mostLogits = 1 << 22
 
 type headOp struct {
 	op
@@ -31,6 +35,7 @@ type headOp struct {
 	h          []float32       // [R, C] the scored rows after the norm
 	parts      []kernel.LogSum // [R, slices] of the logits
 	rows       []kernel.LogSum // [R] of all logits
+	logits     []float32       // [kept slices][R, ids of a slice]
 	tokens     []float64       // [S]
 	sums       []float64       // [B]
 }
@@ -71,8 +76,8 @@ func (o *headOp) backward(i int) *kernel.Packed {
 	return &f.own
 }
 
-// logits computes z of the scored rows lo to hi for a packed slice.
-func (o *headOp) logits(z []float32, w *kernel.Packed, lo, hi int) {
+// multiply computes the logits z of the scored rows lo to hi for a packed slice.
+func (o *headOp) multiply(z []float32, w *kernel.Packed, lo, hi int) {
 	c := o.b.dims.Width
 	kernel.GemmPacked(hi-lo, o.h[lo*c:hi*c], c, w, z, w.N(), false)
 }
@@ -102,15 +107,24 @@ func (o *headOp) Do(in ...gorgonia.Value) (_ gorgonia.Value, err error) {
 	s.strips(scored, func(lo, hi int, _ *pad) {
 		kernel.RMSNorm(h[lo*c:hi*c], rstd[lo:hi], x[lo*c:hi*c], gain, hi-lo, c, o.b.dims.Eps)
 	})
+	take(&o.logits, 0)
+	if o.run.train {
+		take(&o.logits, scored*KeptLogits(scored, o.head.Shape[0]))
+	}
 	for i := range count {
 		if err := o.begin(); err != nil {
 			return nil, err
 		}
 		first, last := o.slice(i)
-		w := o.forward(i)
+		w, all := o.forward(i), o.keeps(i)
 		s.strips(scored, func(lo, hi int, p *pad) {
-			z := take(&p.gate, (hi-lo)*w.N())
-			o.logits(z, w, lo, hi)
+			var z []float32
+			if all != nil {
+				z = all[lo*w.N() : hi*w.N()]
+			} else {
+				z = take(&p.gate, (hi-lo)*w.N())
+			}
+			o.multiply(z, w, lo, hi)
 			for r := lo; r < hi; r++ {
 				row := z[(r-lo)*w.N() : (r-lo+1)*w.N()]
 				o.parts[r*count+i] = kernel.LogSumOf(row)
@@ -145,6 +159,24 @@ func (o *headOp) Do(in ...gorgonia.Value) (_ gorgonia.Value, err error) {
 	return tensor.New(tensor.WithShape(targets), tensor.WithBacking(o.tokens)), nil
 }
 
+// KeptLogits returns of how many ids of a vocabulary a Train keeps the logits: whole slices, from the first id on.
+func KeptLogits(scored, vocab int) (ids int) {
+	for ids < vocab && scored*min(ids+kernel.SumBlock, vocab) <= mostLogits {
+		ids = min(ids+kernel.SumBlock, vocab)
+	}
+	return ids
+}
+
+// keeps returns the logits of slice i, nil if they are not kept.
+func (o *headOp) keeps(i int) []float32 {
+	first, last := o.slice(i)
+	scored := len(o.run.batch.Scored)
+	if len(o.logits) < scored*last {
+		return nil
+	}
+	return o.logits[scored*first : scored*last]
+}
+
 func (o *headOp) DiffWRT(int) []bool { return []bool{true, true, true, false} }
 
 func (o *headOp) SymDiff(in gorgonia.Nodes, out, grad *gorgonia.Node) (gorgonia.Nodes, error) {
@@ -177,9 +209,16 @@ func (o *headBackward) Do(in ...gorgonia.Value) (_ gorgonia.Value, err error) {
 		}
 		first, last := f.slice(i)
 		n := last - first
-		w, back, dz := f.forward(i), f.backward(i), take(&s.logits, scored*n)
+		var w *kernel.Packed
+		back, dz := f.backward(i), f.keeps(i)
+		kept := dz != nil
+		if !kept {
+			w, dz = f.forward(i), take(&s.logits, scored*n)
+		}
 		s.strips(scored, func(lo, hi int, _ *pad) {
-			f.logits(dz[lo*n:hi*n], w, lo, hi)
+			if !kept {
+				f.multiply(dz[lo*n:hi*n], w, lo, hi)
+			}
 			for r := lo; r < hi; r++ {
 				row, sum := dz[r*n:(r+1)*n], 0.0
 				for _, t := range b.predicts(r) {
