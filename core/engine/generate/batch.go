@@ -219,11 +219,10 @@ func (b *batch) hold(j job) bool {
 		return true
 	}
 	b.letGo()
-	n := len(b.freePrompts) - 1
-	if n < 0 {
+	if len(b.freePrompts) == 0 {
 		return false
 	}
-	b.group, b.held, b.freePrompts = j.group, b.freePrompts[n], b.freePrompts[:n]
+	b.group, b.held = j.group, pop(&b.freePrompts)
 	b.prompts[b.held] = prompt{b.reqs[j.request].Prompt, 1}
 	b.unread = append(b.unread, b.held)
 	return true
@@ -251,8 +250,8 @@ func (b *batch) admit(ctx context.Context) error {
 		if !b.hold(j) {
 			break
 		}
-		at := b.free[len(b.free)-1]
-		b.waiting, b.free = b.waiting[1:], b.free[:len(b.free)-1]
+		at := pop(&b.free)
+		b.waiting = b.waiting[1:]
 		r, s := &b.reqs[j.request], &b.making[at]
 		s.request, s.opt = j.request, b.options(j.request)
 		s.limit = b.g.limit(len(r.Prompt), s.opt)
@@ -263,7 +262,7 @@ func (b *batch) admit(ctx context.Context) error {
 		if last := len(b.active) - 1; last >= 0 && b.with(b.active[last], s) {
 			s.slot = b.making[b.active[last]].slot
 		} else {
-			s.slot = b.freeSlot()
+			s.slot = pop(&b.freeSlots)
 			b.d.start(s.slot, b.held)
 		}
 		b.active = append(b.active, at)
@@ -292,11 +291,12 @@ func (b *batch) with(active int, c *completion) bool {
 	return len(other.tokens) == 0 && other.prompt == c.prompt
 }
 
-func (b *batch) freeSlot() int {
-	n := len(b.freeSlots) - 1
-	slot := b.freeSlots[n]
-	b.freeSlots = b.freeSlots[:n]
-	return slot
+// pop takes the last of some that are free.
+func pop(free *[]int) int {
+	n := len(*free) - 1
+	x := (*free)[n]
+	*free = (*free)[:n]
+	return x
 }
 
 // advance runs the last token of every row through the model. Row i of x is then what the last
@@ -386,7 +386,7 @@ func (b *batch) part(row []int) (ended int, err error) {
 			}
 		}
 		if left = others; len(left) > 0 {
-			to = b.freeSlot()
+			to = pop(&b.freeSlots)
 			b.d.fork(to, slot)
 		}
 	}

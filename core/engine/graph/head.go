@@ -107,10 +107,11 @@ func (o *headOp) Do(in ...gorgonia.Value) (_ gorgonia.Value, err error) {
 	s.strips(scored, func(lo, hi int, _ *pad) {
 		kernel.RMSNorm(h[lo*c:hi*c], rstd[lo:hi], x[lo*c:hi*c], gain, hi-lo, c, o.b.dims.Eps)
 	})
-	take(&o.logits, 0)
+	kept := 0 // ids
 	if o.run.train {
-		take(&o.logits, scored*KeptLogits(scored, o.head.Shape[0]))
+		kept = KeptLogits(scored, o.head.Shape[0])
 	}
+	take(&o.logits, scored*kept)
 	for i := range count {
 		if err := o.begin(); err != nil {
 			return nil, err

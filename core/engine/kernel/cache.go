@@ -6,7 +6,7 @@ type Cache struct {
 	keys   []float32 // [positions/32][G][D][32]: panels, as a product reads them; behind these [positions][G·D]
 	values []float32 // [positions][G·D]
 	n      int
-	packed int // positions that are in panels, whole ones unless all are
+	closed bool // the last panel is one, though it is not whole
 	G, D   int
 	prefix *Cache
 }
@@ -31,16 +31,16 @@ func CacheSize(positions, G, D int) int {
 }
 
 // Clear forgets all positions: the next one is 0.
-func (c *Cache) Clear() { c.n, c.packed, c.prefix = 0, 0, nil }
+func (c *Cache) Clear() { c.n, c.closed, c.prefix = 0, false, nil }
 
 // Continue forgets all positions: the next one is the first after those of prefix, a cache of the same shape that itself
 // continues none. It is read, not copied, so that many sequences share it; it must not change while one of them uses it.
-func (c *Cache) Continue(prefix *Cache) { c.n, c.packed, c.prefix = 0, 0, prefix }
+func (c *Cache) Continue(prefix *Cache) { c.n, c.closed, c.prefix = 0, false, prefix }
 
 // CopyFrom makes c hold what another cache of the same shape holds, and continue what it continues.
 func (c *Cache) CopyFrom(other *Cache) {
 	width := c.G * c.D
-	c.n, c.packed, c.prefix = other.n, other.packed, other.prefix
+	c.n, c.closed, c.prefix = other.n, other.closed, other.prefix
 	copy(c.keys, other.keys[:(c.n+panel-1)/panel*panel*width])
 	copy(c.values, other.values[:c.n*width])
 }
@@ -58,7 +58,7 @@ func (c *Cache) before() int {
 func (c *Cache) Add(k, v []float32, n int) {
 	width := c.G * c.D
 	copy(c.values[c.n*width:(c.n+n)*width], v[:n*width])
-	if c.packed > c.n/panel*panel {
+	if c.closed {
 		panic("kernel: a cache that was closed cannot grow")
 	}
 	for n > 0 {
@@ -72,15 +72,14 @@ func (c *Cache) Add(k, v []float32, n int) {
 		if add < panel && c.n%panel == 0 {
 			c.packLast()
 		}
-		c.packed = c.n / panel * panel
 	}
 }
 
 // Close puts all keys in panels, for a cache that others will continue and that does not grow any more.
 func (c *Cache) Close() {
-	if c.packed < c.n {
+	if !c.closed && c.n%panel > 0 {
 		c.packLast()
-		c.packed = c.n
+		c.closed = true
 	}
 }
 
@@ -106,7 +105,7 @@ func (c *Cache) pack(to, rows []float32, g, heads, n int) {
 // wait.
 func (c *Cache) panel(j, g, heads int, memory *scratch) []float32 {
 	width := c.G * c.D
-	if j < c.packed {
+	if c.closed || j+panel <= c.n {
 		return c.keys[j*width+g*c.D*panel:]
 	}
 	to := memory.part(2, heads*c.D*panel)

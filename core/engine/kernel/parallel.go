@@ -34,7 +34,6 @@ var crew struct {
 	done    atomic.Int64
 	_       [56]byte
 	shares  [mostShares]share
-	n       atomic.Int64
 	count   atomic.Int64 // of shares that the job has
 	seats   atomic.Int64 // helpers that may take part in the job
 	task    task         // written before the shares, read only by who holds a task of this job
@@ -90,7 +89,6 @@ func parallel(n int, t task) {
 	count := min(threads, mostShares)
 	crew.task = t
 	crew.failure.Store(nil)
-	crew.n.Store(int64(n))
 	crew.count.Store(int64(count))
 	crew.seats.Store(int64(threads - 1))
 	crew.done.Store(0)
