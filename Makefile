@@ -78,7 +78,7 @@ model: ## train a model like the embedded one: OUT=dir [SEED=n] [SLIPS=p]
 	rm -rf $(OUT).tmp && mkdir -p $(OUT).tmp
 	$(GO) run ./scripts/geometry/generate -model $(OUT).tmp/start -corpus $(OUT).tmp/corpus.jsonl -seed $(SEED) -slips $(SLIPS)
 	$(GO) run ./cmd/dno sft --model $(OUT).tmp/start --data $(OUT).tmp/corpus.jsonl --out $(OUT) \
-	  --steps 3000 --batch 64 --lr 3e-3 --warmup 50 --seed $(SEED) --precision float32 --bf16
+	  --steps 4500 --batch 64 --lr 3e-3 --warmup 50 --seed $(SEED) --precision float32 --bf16
 	rm -rf $(OUT).tmp
 
 embedded-model: ## train the embedded model anew (3 to 6 minutes on 2 cores)

@@ -211,10 +211,10 @@ func sameTokens(a, b sdk.Completion) bool {
 	return len(a.Tokens) > 0 && a.Text == b.Text && slices.Equal(a.Tokens, b.Tokens)
 }
 
-// earlier reads what the policies before iteration t answered to the prompts, π_1 first.
+// earlier returns what the policies before iteration t answered to the prompts, π_1 first. Each file is read once.
 func (l *Loop) earlier(t int, file string, prompts []sdk.Prompt) ([][]rundir.EvalRecord, error) {
-	var out [][]rundir.EvalRecord
-	for s := range t {
+	out := l.answered[file]
+	for s := len(out); s < t; s++ {
 		it, err := l.Run.Iteration(s)
 		if err != nil {
 			return nil, err
@@ -229,7 +229,11 @@ func (l *Loop) earlier(t int, file string, prompts []sdk.Prompt) ([][]rundir.Eva
 		}
 		out = append(out, records)
 	}
-	return out, nil
+	if l.answered == nil {
+		l.answered = map[string][][]rundir.EvalRecord{}
+	}
+	l.answered[file] = out
+	return out[:t], nil
 }
 
 // evaluation judges each prompt once: the policy's greedy completion against every earlier

@@ -114,7 +114,8 @@ type Loop struct {
 	Progress   Progress
 	Log        func(format string, args ...any) // one line of news
 
-	redone []rundir.IterationRecord // what is made again, as it was
+	redone   []rundir.IterationRecord         // what is made again, as it was
+	answered map[string][][]rundir.EvalRecord // by file: what the policies answered that others have played against
 }
 
 // The prompts of one batch of sampling: enough to fill the generator, few enough that judging

@@ -21,7 +21,7 @@ const Slips = 0.7
 const Words = 0.3
 
 // CorpusSize is the number of worked problems that the embedded model was fine-tuned on.
-const CorpusSize = 20000
+const CorpusSize = 40000
 
 // The numbers of prompts in the three sets.
 const (

@@ -106,7 +106,7 @@ func ModelFiles() (map[string][]byte, error) {
 	for name, v := range map[string]any{
 		"config.json": map[string]any{
 			"architectures": []string{"LlamaForCausalLM"}, "model_type": "llama",
-			"vocab_size": len(t.Model.Vocab), "hidden_size": 96, "num_hidden_layers": 4,
+			"vocab_size": len(t.Model.Vocab), "hidden_size": 96, "num_hidden_layers": 3,
 			"num_attention_heads": 3, "num_key_value_heads": 3, "head_dim": 32, "intermediate_size": 320,
 			"hidden_act": "silu", "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "max_position_embeddings": 256,
 			"tie_word_embeddings": true, "attention_bias": false, "mlp_bias": false, "initializer_range": 0.04,

@@ -6,7 +6,7 @@
 -- loads; `dno merge` makes a whole model of it.
 --
 -- Where this differs from dno:
---   lr          1e-3         ten times as much: an adapter has fewer weights to move, and B begins at 0
+--   lr          1e-3         seven times as much: an adapter has fewer weights to move, and B begins at 0
 -- Where this differs from the adapter's paper:
 --   targets     all linear layers; the paper has attention's alone
 -- For a larger model: base = "bfloat16" holds the frozen weights in half the memory, "q8_0" in a quarter.
@@ -26,13 +26,13 @@ return dno.experiment {
   oracle = { "verifier" },
   min_margin = 0.3,
 
-  loss = { "dno", beta = 1.0, c = 4.0 },
+  loss = { "dno", beta = 1.0, c = 6.0 },
   reference = "previous", -- the adapter as it was at the iteration's start
   lora = { r = 8, alpha = 16, targets = { "all-linear" }, base = "float32" },
   lr = 1e-3,
-  epochs = 2,
-  batch_size = 32,
+  batch_size = 16,
   batch_by = "prompt",
+  checkpoint_every = 100,
 
   evaluate = { oracle = "verifier", temperature = 0 },
 }
