@@ -54,6 +54,8 @@ func (t OracleTraits) CheckVerdicts(asked []Comparison, answers []Verdicts) erro
 			return Errorf(CodePlugin, "verdicts[%d].assessed has %d entries for %d candidates", i, len(v.Assessed), len(c.Candidates))
 		case !finite(v.Cost) || v.Cost < 0:
 			return Errorf(CodePlugin, "verdicts[%d].cost is %v: want a number from 0", i, v.Cost)
+		case v.Tokens < 0 || v.Tokens > math.MaxInt32:
+			return Errorf(CodePlugin, "verdicts[%d].tokens is %d: want a count from 0", i, v.Tokens)
 		}
 		for k, p := range v.Pairs {
 			if p.Abstain == "" && !(p.P >= 0 && p.P <= 1) {

@@ -30,6 +30,7 @@ type Verdicts struct {
 	Pairs    []Verdict    // one for each of the comparison's Pairs, in order; empty from a pointwise oracle
 	Assessed []Assessment // one for each candidate, or empty; a pointwise oracle must give them
 	Cost     float64      // what the answer cost, in the currency of the oracle's bill; 0 where it is free
+	Tokens   int          // that the answer took, read and written; 0 where nobody counts them
 	Model    string       // the model that answered, as its server names it; "" where there is none. A run holds the oracle to it
 }
 

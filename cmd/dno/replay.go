@@ -40,7 +40,7 @@ func (a *app) replay(ctx context.Context, run *rundir.Run, out string) error {
 	if err := checkKernel(); err != nil {
 		return err
 	}
-	session, pins, err := a.again(run)
+	session, pins, err := a.again(run, nil)
 	if err != nil {
 		return err
 	}
@@ -82,7 +82,7 @@ func (a *app) replay(ctx context.Context, run *rundir.Run, out string) error {
 		return err
 	}
 	l := a.loop(session, fresh, plugins)
-	l.Script = until{l.Script, len(done)}
+	l.Script, l.Experiment.Budget = until{l.Script, len(done)}, loop.Budget{} // nothing is asked, and time is not the run's
 	if err := l.Execute(ctx); err != nil {
 		return fmt.Errorf("replay %s: %w", run.Dir(), err)
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -55,7 +56,7 @@ continued with "dno resume".
 }
 
 func (a *app) resumeCommand() *cobra.Command {
-	var allow []string
+	var allow, sets []string
 	c := &cobra.Command{
 		Use:   "resume [DIR]",
 		Short: "Go on with an unfinished run (default: the latest)",
@@ -63,7 +64,8 @@ func (a *app) resumeCommand() *cobra.Command {
 paid for is not paid for again.
 
 What the run depends on is in its run.lock: settings, seeds, versions, hashes of all that it reads. Where one has
-changed the run is not gone on with, unless --allow-change names it; the change is noted there.`,
+changed the run is not gone on with, unless --allow-change names it; the change is noted there.
+A budget may be another one at any time.`,
 		Example: "  dno resume\n  dno resume runs/dno-1\n  dno resume runs/dno-1 --allow-change version",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -71,9 +73,10 @@ changed the run is not gone on with, unless --allow-change names it; the change 
 			if err != nil {
 				return err
 			}
-			return a.resume(c.Context(), dir, allow)
+			return a.resume(c.Context(), dir, allow, sets)
 		},
 	}
+	c.Flags().StringArrayVar(&sets, "set", nil, "another budget: budget.money, .tokens, .calls or .wall=number; may be repeated")
 	c.Flags().StringArrayVar(&allow, "allow-change", nil, "a key of run.lock whose value may differ; may be repeated")
 	return c
 }
@@ -155,7 +158,7 @@ func (a *app) try(ctx context.Context, s *session) error {
 }
 
 // resume opens a run and executes the rest of it.
-func (a *app) resume(ctx context.Context, dir string, allow []string) error {
+func (a *app) resume(ctx context.Context, dir string, allow, sets []string) error {
 	if err := checkKernel(); err != nil {
 		return err
 	}
@@ -170,7 +173,13 @@ func (a *app) resume(ctx context.Context, dir string, allow []string) error {
 		}
 		return err
 	}
-	session, pins, err := a.again(run)
+	for _, s := range sets {
+		if !strings.HasPrefix(s, "budget.") {
+			return sdk.Errorf(sdk.CodeUsage, "resume %s: --set %s: of a run that has begun only its budget can be set", dir, s).
+				WithHint("another setting makes another run: dno run --set %s", s)
+		}
+	}
+	session, pins, err := a.again(run, sets)
 	if err != nil {
 		return err
 	}
@@ -183,14 +192,14 @@ func (a *app) resume(ctx context.Context, dir string, allow []string) error {
 	return a.execute(ctx, session, run)
 }
 
-// again reads a run's input as it is now, and what the run depends on in it.
-func (a *app) again(run *rundir.Run) (*session, map[string]string, error) {
+// again reads a run's input as it is now, with more settings, and what the run depends on in it.
+func (a *app) again(run *rundir.Run, sets []string) (*session, map[string]string, error) {
 	h := run.Header()
 	text, err := run.Script()
 	if err != nil {
 		return nil, nil, err
 	}
-	session, err := a.prepare(setup{src: source{name: h.Script, text: text, dir: h.ScriptDir}, sets: h.Settings, seed: &h.Seed})
+	session, err := a.prepare(setup{src: source{name: h.Script, text: text, dir: h.ScriptDir}, sets: slices.Concat(h.Settings, sets), seed: &h.Seed})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -266,6 +275,7 @@ func (s *session) pins() (map[string]string, error) {
 	}
 	plan, _ := settings["plan"].(map[string]any) // its keys are the script's own
 	delete(settings, "plan")
+	delete(settings, "budget") // what may be spent decides when a run stops, not what comes of it
 	flatten(pins, "settings", plan)
 	flatten(pins, "settings", settings)
 	return pins, nil

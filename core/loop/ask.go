@@ -41,6 +41,40 @@ func (j *judge) askBatch(ctx context.Context, questions []question, answers []an
 			open = append(open, rest)
 		}
 	}
+	for len(open) > 0 {
+		calls := make([]int, len(open))
+		for i, c := range open {
+			calls[i] = j.calls(c)
+		}
+		n, err := j.purse.fit(calls, j.traits.Concurrency)
+		if err != nil {
+			return err
+		}
+		if err := j.putAll(ctx, open[:n]); err != nil {
+			return err
+		}
+		open = open[n:]
+	}
+	for i, q := range questions {
+		v := j.recall(all[i], &answers[i])
+		j.read(q, all[i].Comparison, v, &answers[i])
+	}
+	return nil
+}
+
+// calls is how many questions of the bill a comparison is.
+func (j *judge) calls(c keyed) int {
+	switch j.traits.Form {
+	case sdk.FormListwise:
+		return 1
+	case sdk.FormPointwise:
+		return len(c.candidates)
+	}
+	return len(c.pairs)
+}
+
+// putAll asks the oracle in as many calls as it takes at once.
+func (j *judge) putAll(ctx context.Context, open []keyed) error {
 	parts := max(1, min(j.traits.Concurrency, len(open)))
 	var wg sync.WaitGroup
 	errs := make([]error, parts)
@@ -56,10 +90,6 @@ func (j *judge) askBatch(ctx context.Context, questions []question, answers []an
 		if err != nil {
 			return err
 		}
-	}
-	for i, q := range questions {
-		v := j.recall(all[i], &answers[i])
-		j.read(q, all[i].Comparison, v, &answers[i])
 	}
 	return nil
 }
@@ -109,7 +139,9 @@ func (j *judge) put(ctx context.Context, open []keyed) error {
 			records = append(records, rec)
 		}
 		if len(records) > first {
-			records[first].Cost = v.Cost
+			r := &records[first]
+			r.Cost, r.Tokens, r.Calls = v.Cost, v.Tokens, j.calls(c)
+			j.purse.spend(rundir.Spent{Calls: r.Calls, Tokens: r.Tokens, Money: r.Cost})
 		}
 	}
 	return j.known.Add(records...)
@@ -167,6 +199,7 @@ func (j *judge) recall(c keyed, a *answer) sdk.Verdicts {
 		rec, _ = j.known.Get(k)
 		if fresh = rec.Iteration == j.iteration; fresh {
 			v.Cost += rec.Cost
+			v.Tokens += rec.Tokens
 		}
 		return rec, fresh
 	}

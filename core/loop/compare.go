@@ -19,6 +19,7 @@ type judge struct {
 	iteration int          // in which it is asked
 	run       *rundir.Run  // nil: nothing holds it to its model
 	model     atomic.Value // string: that answered last
+	purse     *purse
 }
 
 // answeredBy holds the oracle to the model that answered first in the run.
@@ -51,7 +52,8 @@ func (l *Loop) openJudge(ctx context.Context, t int, p Plugin) (*judge, error) {
 	}
 	traits := oracle.Manifest().Oracle
 	keys, err := newKeys(rec, traits)
-	return &judge{oracle: oracle, name: p.Name, traits: traits, keys: keys, known: known, iteration: t, run: l.Run}, err
+	return &judge{oracle: oracle, name: p.Name, traits: traits, keys: keys, known: known, iteration: t, run: l.Run,
+		purse: &purse{limit: l.Experiment.Budget, known: known}}, err
 }
 
 // question is one comparison by content: candidates may repeat, and pairs are of candidates in
@@ -72,6 +74,7 @@ type answer struct {
 	asked    int              // ordered pairs that were put to the oracle in this iteration
 	cached   int              // and those that were known before
 	cost     float64
+	tokens   int
 }
 
 // groups judges the games of a batch of groups: every unordered pair of distinct texts among the
@@ -105,7 +108,7 @@ func (j *judge) groups(ctx context.Context, groups []rundir.GroupRecord, opponen
 	for i, a := range answers {
 		out[i] = rundir.VerdictsRecord{
 			Prompt: groups[i].Prompt.ID, Texts: a.first, Raw: a.raw, Abstain: a.abstain,
-			Assessed: a.assessed, Asked: a.asked, Cached: a.cached, Cost: a.cost, BothOrders: j.traits.OrderMatters,
+			Assessed: a.assessed, Asked: a.asked, Cached: a.cached, Cost: a.cost, Tokens: a.tokens, BothOrders: j.traits.OrderMatters,
 		}
 	}
 	return out, nil
@@ -176,7 +179,7 @@ func (j *judge) read(q question, c sdk.Comparison, v sdk.Verdicts, a *answer) {
 			a.assessed[i] = v.Assessed[at]
 		}
 	}
-	a.cost = v.Cost
+	a.cost, a.tokens = v.Cost, v.Tokens
 }
 
 // byScore is the rule by which a pointwise oracle's scores become preferences: the higher score is
@@ -213,6 +216,7 @@ func (l *Loop) tally(games []judged, plan *Plan, rec *rundir.IterationRecord) er
 		rec.Cached += g.verdicts.Cached
 		rec.Abstained += len(g.verdicts.Abstain)
 		rec.Cost += g.verdicts.Cost
+		rec.Tokens += g.verdicts.Tokens
 		if len(g.verdicts.Abstain) > 0 && reason == "" {
 			reason = g.verdicts.Abstain[0].Reason
 		}

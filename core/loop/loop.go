@@ -139,6 +139,13 @@ func (l *Loop) Execute(ctx context.Context) error {
 			return err
 		}
 	}
+	ctx, cancel := l.withinWall(ctx, done)
+	defer cancel()
+	return overrun(ctx, l.rest(ctx, done))
+}
+
+// rest runs what the records do not hold yet.
+func (l *Loop) rest(ctx context.Context, done []rundir.IterationRecord) (err error) {
 	if len(done) == 0 {
 		rec, err := l.baseline(ctx)
 		if err != nil {

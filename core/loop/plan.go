@@ -87,6 +87,7 @@ type Experiment struct {
 	SamplingWeights string `json:"sampling_weights"`
 	// CheckpointEvery is after how many steps of training a checkpoint is made; 0: at an iteration's end only.
 	CheckpointEvery int      `json:"checkpoint_every"`
+	Budget          Budget   `json:"budget"`
 	Evaluate        Evaluate `json:"evaluate"`
 	Plan            Plan     `json:"plan"`
 }

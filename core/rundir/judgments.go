@@ -40,7 +40,10 @@ type Judgment struct {
 	Reason  string   `json:"reason,omitempty"`
 	// Of a candidate; empty where the oracle said nothing of it.
 	Assessed *sdk.Assessment `json:"assessed,omitempty"`
-	Cost     float64         `json:"cost,omitempty"` // of the answer that this is the first judgment of
+	// Of the answer that this is the first judgment of.
+	Cost   float64 `json:"cost,omitempty"`
+	Tokens int     `json:"tokens,omitempty"`
+	Calls  int     `json:"calls,omitempty"` // questions that it answered
 }
 
 // check says what is wrong with a judgment: it is of a pair or of a candidate, and says something.
@@ -58,6 +61,8 @@ func (rec Judgment) check() error {
 		return fmt.Errorf("p is %v, want a probability", *rec.P)
 	case !(rec.Cost >= 0):
 		return fmt.Errorf("cost is %v, want at least 0", rec.Cost)
+	case rec.Tokens < 0 || rec.Calls < 0:
+		return fmt.Errorf("%d tokens and %d calls, want at least 0", rec.Tokens, rec.Calls)
 	}
 	return nil
 }
@@ -71,6 +76,21 @@ type Judgments struct {
 	mu    sync.RWMutex
 	log   *Log[Judgment] // nil: they are kept in memory only
 	known map[Key]*Judgment
+	spent Spent
+}
+
+// Spent is what answers of oracles took.
+type Spent struct {
+	Calls  int     // questions: ordered pairs, the scores of a pointwise oracle, the lists of a listwise one
+	Tokens int     // as far as oracles count them
+	Money  float64 // in the currency of the oracles' bills
+}
+
+// Spent is what the run itself has spent, not what it reused.
+func (j *Judgments) Spent() Spent {
+	j.mu.RLock()
+	defer j.mu.RUnlock()
+	return j.spent
 }
 
 // NewJudgments returns judgments that are kept in memory only.
@@ -100,7 +120,7 @@ func (j *Judgments) Reuse(dir string) error {
 	defer j.mu.Unlock()
 	return eachRecord(filepath.Join(dir, JudgmentsFile), func(rec Judgment) error {
 		if _, ok := j.known[rec.Key]; !ok {
-			rec.Iteration, rec.Cost = Elsewhere, 0
+			rec.Iteration, rec.Cost, rec.Tokens, rec.Calls = Elsewhere, 0, 0, 0
 			j.put(rec)
 		}
 		return rec.check()
@@ -110,6 +130,9 @@ func (j *Judgments) Reuse(dir string) error {
 // put keeps what is asked for again; the oracle's words stay on disk.
 func (j *Judgments) put(rec Judgment) {
 	rec.Reason, rec.Oracle = "", ""
+	j.spent.Calls += rec.Calls
+	j.spent.Tokens += rec.Tokens
+	j.spent.Money += rec.Cost
 	j.known[rec.Key] = &rec
 }
 

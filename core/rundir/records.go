@@ -33,6 +33,7 @@ type VerdictsRecord struct {
 	Asked      int              `json:"asked"`              // ordered pairs put to the oracle in this iteration
 	Cached     int              `json:"cached,omitempty"`   // ordered pairs that it had judged in an earlier one, or in a reused run
 	Cost       float64          `json:"cost,omitempty"`
+	Tokens     int              `json:"tokens,omitempty"` // of the oracle
 }
 
 // Abstention is one comparison that the oracle did not decide.
@@ -131,7 +132,8 @@ type IterationRecord struct {
 	Abstained   int            `json:"abstained"` // of both
 	Flipped     float64        `json:"flip_rate"` // share of pairs asked both ways whose verdicts disagree
 	Cost        float64        `json:"cost"`
-	Pairs       map[string]int `json:"pairs"` // by class
+	Tokens      int            `json:"tokens,omitempty"` // of the oracle
+	Pairs       map[string]int `json:"pairs"`            // by class
 	MeanMargin  float64        `json:"mean_margin"`
 	Cycles      int            `json:"cycles"` // prompts whose majority relation has a cycle
 	Steps       int            `json:"steps"`

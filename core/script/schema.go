@@ -69,6 +69,11 @@ var limits = map[string]limit{
 	"adam_beta2":   {max: 1, below: true},
 	"adam_epsilon": {max: 1, above: true},
 
+	"budget.money":  {max: infinite, below: true},
+	"budget.tokens": {max: infinite, below: true},
+	"budget.calls":  {max: infinite, below: true},
+	"budget.wall":   {max: infinite, below: true},
+
 	"evaluate.temperature": {max: infinite, below: true},
 	"evaluate.max_tokens":  {max: math.MaxInt32},
 
@@ -79,7 +84,7 @@ var limits = map[string]limit{
 
 // later are keys that the design knows and nothing builds yet.
 var later = []string{
-	"best_of", "budget", "dropout", "early_stop", "ema", "gate", "kl_limit", "length_limit", "limits", "mixture", "opponent_mix",
+	"best_of", "dropout", "early_stop", "ema", "gate", "kl_limit", "length_limit", "limits", "mixture", "opponent_mix",
 	"patience", "replay", "rollback", "stop",
 }
 

@@ -1020,6 +1020,7 @@ type Verdicts struct {
 	Assessed      []*Assessment          `protobuf:"bytes,3,rep,name=assessed,proto3" json:"assessed,omitempty"` // one for each candidate, or empty
 	Cost          float64                `protobuf:"fixed64,4,opt,name=cost,proto3" json:"cost,omitempty"`       // in the currency of the oracle's bill; 0 where it is free
 	Model         string                 `protobuf:"bytes,5,opt,name=model,proto3" json:"model,omitempty"`       // the model that answered, as its server names it; empty where there is none
+	Tokens        int32                  `protobuf:"varint,6,opt,name=tokens,proto3" json:"tokens,omitempty"`    // that the answer took, read and written; 0 where nobody counts them
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1087,6 +1088,13 @@ func (x *Verdicts) GetModel() string {
 		return x.Model
 	}
 	return ""
+}
+
+func (x *Verdicts) GetTokens() int32 {
+	if x != nil {
+		return x.Tokens
+	}
+	return 0
 }
 
 // Verdict is the answer for one ordered pair.
@@ -2032,13 +2040,14 @@ const file_plugin_proto_rawDesc = "" +
 	"\x01a\x18\x01 \x01(\x05R\x01a\x12\f\n" +
 	"\x01b\x18\x02 \x01(\x05R\x01b\"D\n" +
 	"\rJudgeResponse\x123\n" +
-	"\bverdicts\x18\x01 \x03(\v2\x17.dno.plugin.v1.VerdictsR\bverdicts\"\xa9\x01\n" +
+	"\bverdicts\x18\x01 \x03(\v2\x17.dno.plugin.v1.VerdictsR\bverdicts\"\xc1\x01\n" +
 	"\bVerdicts\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12,\n" +
 	"\x05pairs\x18\x02 \x03(\v2\x16.dno.plugin.v1.VerdictR\x05pairs\x125\n" +
 	"\bassessed\x18\x03 \x03(\v2\x19.dno.plugin.v1.AssessmentR\bassessed\x12\x12\n" +
 	"\x04cost\x18\x04 \x01(\x01R\x04cost\x12\x14\n" +
-	"\x05model\x18\x05 \x01(\tR\x05model\"I\n" +
+	"\x05model\x18\x05 \x01(\tR\x05model\x12\x16\n" +
+	"\x06tokens\x18\x06 \x01(\x05R\x06tokens\"I\n" +
 	"\aVerdict\x12\f\n" +
 	"\x01p\x18\x01 \x01(\x01R\x01p\x12\x18\n" +
 	"\aabstain\x18\x02 \x01(\tR\aabstain\x12\x16\n" +

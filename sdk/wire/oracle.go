@@ -42,7 +42,7 @@ func (s *oracleServer) Judge(ctx context.Context, req *pluginpb.JudgeRequest) (*
 	}
 	out := &pluginpb.JudgeResponse{Verdicts: make([]*pluginpb.Verdicts, len(verdicts))}
 	for i, v := range verdicts {
-		p := &pluginpb.Verdicts{Id: clean(v.ID), Cost: v.Cost, Model: clean(v.Model)}
+		p := &pluginpb.Verdicts{Id: clean(v.ID), Cost: v.Cost, Tokens: int32(v.Tokens), Model: clean(v.Model)}
 		for _, x := range v.Pairs {
 			p.Pairs = append(p.Pairs, &pluginpb.Verdict{P: x.P, Abstain: clean(x.Abstain), Reason: clean(x.Reason)})
 		}
@@ -84,7 +84,7 @@ func (c *oracleClient) Judge(ctx context.Context, batch []sdk.Comparison) ([]sdk
 	}
 	out := make([]sdk.Verdicts, len(res.GetVerdicts()))
 	for i, v := range res.GetVerdicts() {
-		x := sdk.Verdicts{ID: v.GetId(), Cost: v.GetCost(), Model: v.GetModel()}
+		x := sdk.Verdicts{ID: v.GetId(), Cost: v.GetCost(), Tokens: int(v.GetTokens()), Model: v.GetModel()}
 		for _, p := range v.GetPairs() {
 			x.Pairs = append(x.Pairs, sdk.Verdict{P: p.GetP(), Abstain: p.GetAbstain(), Reason: p.GetReason()})
 		}

@@ -107,7 +107,7 @@ def comparisons(m):
 
 def from_verdicts(verdicts):
     return {"verdicts": [{
-        "id": v.id, "cost": v.cost, "model": v.model,
+        "id": v.id, "cost": v.cost, "model": v.model, "tokens": v.tokens,
         "pairs": [{"p": p.p, "abstain": p.abstain, "reason": p.reason} for p in v.pairs],
         "assessed": [{"score": a.score, "labels": a.labels, "abstain": a.abstain} for a in v.assessed],
     } for v in verdicts]}

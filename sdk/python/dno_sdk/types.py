@@ -121,6 +121,7 @@ class Verdicts:
     assessed: list[Assessment] = field(default_factory=list)
     cost: float = 0.0
     model: str = ""  # the model that answered, as its server names it; a run holds the oracle to it
+    tokens: int = 0  # that the answer took, read and written; 0 where nobody counts them
 
 
 @dataclass

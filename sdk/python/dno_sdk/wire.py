@@ -53,7 +53,7 @@ MESSAGES = {
     "JudgeResponse": {1: ("verdicts", "*Verdicts")},
     "Verdicts": {
         1: ("id", "string"), 2: ("pairs", "*Verdict"), 3: ("assessed", "*Assessment"), 4: ("cost", "double"),
-        5: ("model", "string"),
+        5: ("model", "string"), 6: ("tokens", "int32"),
     },
     "Verdict": {1: ("p", "double"), 2: ("abstain", "string"), 3: ("reason", "string")},
     "Assessment": {1: ("score", "?double"), 2: ("labels", "map"), 3: ("abstain", "string")},
