@@ -123,7 +123,8 @@ func loopback(host string) bool {
 }
 
 // Do sends the request, with body as JSON where there is one, and returns the body of the answer,
-// whose status is 2xx. The request may be sent several times: its repetition must do no harm.
+// whose status is 2xx. A key of 5 bytes and more that it repeats is replaced by ***, so that nobody
+// can quote it. The request may be sent several times: its repetition must do no harm.
 //
 // A status of 408, 429 or 5xx, a lost or refused connection and a timeout are tried again, after pauses that
 // double from half a second to half a minute, with jitter. A server's Retry-After is obeyed, for at most a
@@ -146,7 +147,7 @@ func (c *Client) Do(ctx context.Context, method, rawURL string, body []byte) ([]
 		failed.Attempts++
 		a := c.once(ctx, method, rawURL, body)
 		if a.err == nil && a.status/100 == 2 {
-			return a.body, nil
+			return []byte(c.clean.Replace(string(a.body))), nil
 		}
 		failed.Status, failed.Err = a.status, c.cleaned(a.err)
 		said := c.clean.Replace(string(a.body))

@@ -4,12 +4,14 @@ import (
 	"compress/gzip"
 	"context"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -400,6 +402,22 @@ func TestF33F41TheKeyStandsInNoError(t *testing.T) {
 				t.Errorf("the key is there: %s", e.Body)
 			}
 		})
+	}
+}
+
+func TestF33AnAnswerThatRepeatsTheKeyIsCleaned(t *testing.T) {
+	t.Parallel()
+	for key, want := range map[string]string{secret: "I know *** and ***, *** too", "sk-1": "I know sk-1 and sk-1, sk-1 too"} { // 4 bytes hide nothing
+		s, _ := server(t, func(_ int32, w http.ResponseWriter, _ *http.Request) {
+			quoted, err := json.Marshal(key)
+			fmt.Fprintf(w, "I know %s and %s, %s too", key, url.QueryEscape(key), quoted[1:len(quoted)-1])
+			if err != nil {
+				t.Error(err)
+			}
+		})
+		if got, err := post(quick(t, Options{Key: key}), s.URL); err != nil || string(got) != want {
+			t.Errorf("got %q, %v, want %q", got, err, want)
+		}
 	}
 }
 

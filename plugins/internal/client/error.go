@@ -77,9 +77,6 @@ func cleaner(key string) *strings.Replacer {
 	return strings.NewReplacer(pairs...)
 }
 
-// Clean returns text without the key: for errors about an answer, which may repeat it.
-func (c *Client) Clean(text string) string { return c.clean.Replace(text) }
-
 // cleaned is err unless its words have the key in them: then only its words are left.
 func (c *Client) cleaned(err error) error {
 	if err == nil {
