@@ -1,7 +1,11 @@
 package plugins
 
 import (
+	"encoding/json"
 	"fmt"
+	"math"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +21,40 @@ const always = `while IFS= read -r line; do
 	id=${line#*'"id":"'}
 	printf '{"id":"%s","p":0.75}\n' "${id%%'"'*}"
 done`
+
+// parrot answers every prompt with two completions made of its seeds, in sh alone.
+const parrot = `while IFS= read -r line; do
+	id=${line#*'"id":"'} seeds=${line#*'"seeds":['}
+	seeds=${seeds%%']'*}
+	printf '{"id":"%s","completions":[{"text":"drawn with %s"},{"text":"and %s","finish":"length"}]}\n' "${id%%'"'*}" "${seeds%%,*}" "${seeds#*,}"
+done`
+
+// service is a server that prefers the text with more bytes.
+func service(t *testing.T) string {
+	t.Helper()
+	type question struct{ ID, A, B string }
+	type answer struct {
+		ID string  `json:"id"`
+		P  float64 `json:"p"`
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var in struct{ Questions []question }
+		if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
+			t.Error(err)
+		}
+		var out struct {
+			Answers []answer `json:"answers"`
+		}
+		for _, q := range in.Questions {
+			out.Answers = append(out.Answers, answer{q.ID, 1 / (1 + math.Exp(float64(len(q.B)-len(q.A))))})
+		}
+		if err := json.NewEncoder(w).Encode(out); err != nil {
+			t.Log(err) // a cancelled call has gone
+		}
+	}))
+	t.Cleanup(server.Close)
+	return server.URL
+}
 
 // conformance names the settings that plugins are checked with: the defaults where a plugin is not
 // listed.
@@ -36,12 +74,16 @@ func conformance(t *testing.T) map[string][]sdk.Settings {
 	for _, s := range both {
 		s["path"], s["args"] = "sh", []any{"-c", always}
 	}
+	url := service(t)
 	return map[string][]sdk.Settings{
 		"loss/dno":        {{}, {"beta": 0.01}},
 		"loss/dpo":        {{}, {"beta": 2, "label_smoothing": 0.25}},
 		"loss/ipo":        {{}, {"beta": 2, "average": false}},
 		"oracle/command":  both,
+		"oracle/cyclic":   {{}, {"traits": []any{"steps", "words", "digits"}, "middles": []any{1.0, 2.0, 0.5}, "scale": 1, "sharpness": 2}},
+		"oracle/http":     {{"url": url}, {"url": url, "batch": 1, "order_matters": false}},
 		"oracle/length":   {{}, {"prefer": "shorter"}},
+		"sampler/command": {{"path": "sh", "args": []any{"-c", parrot}}},
 		"sampler/file":    {{"path": known}},
 		"sampler/nucleus": {{}, {"temperature": 0, "stop": []any{"\n"}}},
 	}
@@ -58,7 +100,7 @@ func TestEveryPluginKeepsTheContract(t *testing.T) {
 		for i, given := range all {
 			t.Run(fmt.Sprintf("%s/%d", name, i), func(t *testing.T) {
 				if _, err := exec.LookPath("sh"); err != nil && e.Name == "command" {
-					t.Skip("NOT TESTED: there is no sh for the oracle to ask: ", err)
+					t.Skip("NOT TESTED: there is no sh to ask: ", err)
 				}
 				switch e.Kind {
 				case sdk.KindOracle:

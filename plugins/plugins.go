@@ -9,8 +9,11 @@ import (
 	"github.com/dno-project/dno/plugins/loss/dpo"
 	"github.com/dno-project/dno/plugins/loss/ipo"
 	"github.com/dno-project/dno/plugins/oracle/command"
+	"github.com/dno-project/dno/plugins/oracle/cyclic"
+	"github.com/dno-project/dno/plugins/oracle/http"
 	"github.com/dno-project/dno/plugins/oracle/length"
 	"github.com/dno-project/dno/plugins/oracle/verifier"
+	samplercommand "github.com/dno-project/dno/plugins/sampler/command"
 	"github.com/dno-project/dno/plugins/sampler/file"
 	"github.com/dno-project/dno/plugins/sampler/nucleus"
 	"github.com/dno-project/dno/sdk"
@@ -32,8 +35,11 @@ func List() []Entry {
 		{sdk.KindLoss, "dpo", "sigmoid loss of the chosen over the rejected completion (DPO; cDPO with label smoothing)", plugin(dpo.New)},
 		{sdk.KindLoss, "ipo", "squared distance of the log-ratio margin from 1/(2·beta) (IPO)", plugin(ipo.New)},
 		{sdk.KindOracle, "command", "asks any program: a JSON line in for each question, a JSON line out", plugin(command.New)},
+		{sdk.KindOracle, "cyclic", "rock, paper, scissors of three traits of a text: a preference that is no score", plugin(cyclic.New)},
+		{sdk.KindOracle, "http", "asks any service: a POST of JSON for some questions, their answers back", plugin(http.New)},
 		{sdk.KindOracle, "length", "prefers the longer text, or the shorter one", plugin(length.New)},
 		{sdk.KindOracle, "verifier", "worked arithmetic: the right final answer wins, among wrong ones the more right steps", plugin(verifier.New)},
+		{sdk.KindSampler, "command", "asks any program: a JSON line in for each prompt, a JSON line with its completions out", plugin(samplercommand.New)},
 		{sdk.KindSampler, "file", "looks completions up in a JSONL file of prompt and completion, such as a teacher's answers", plugin(file.New)},
 		{sdk.KindSampler, "nucleus", "draws from the policy in training: temperature, top-k, top-p, min-p", plugin(nucleus.New)},
 	}

@@ -228,12 +228,15 @@ func (a *app) diagnosePlugins(ctx context.Context) []check {
 	return out
 }
 
-// placeholder gives each required path a file that exists.
+// placeholder gives each required path a file that exists, and each required text some.
 func placeholder(m sdk.Manifest) sdk.Settings {
 	s := sdk.Settings{}
 	for _, setting := range m.Settings {
-		if setting.Required && setting.Type == sdk.TypePath {
+		switch {
+		case setting.Required && setting.Type == sdk.TypePath:
 			s[setting.Name] = embeddedModel + "/teacher.jsonl"
+		case setting.Required && setting.Type == sdk.TypeString:
+			s[setting.Name] = "none"
 		}
 	}
 	return s

@@ -1,5 +1,5 @@
 // Package dataset is prompts in: the JSON lines that a run starts from, with TRL's column names,
-// read, checked, kept apart and split.
+// read, checked, kept apart and split. Preferences that others have judged are read as well.
 //
 // A line is one JSON object. Lines may end in CR LF, the file may begin with a byte order mark,
 // blank lines are passed over. Everything else that is not as described is an error that names the

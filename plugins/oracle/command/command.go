@@ -3,11 +3,11 @@ package command
 
 import (
 	"context"
-	"fmt"
-	"slices"
 	"sync"
 
 	"github.com/dno-project/dno/plugins/internal/pairs"
+	"github.com/dno-project/dno/plugins/internal/program"
+	"github.com/dno-project/dno/plugins/internal/questions"
 	"github.com/dno-project/dno/plugins/internal/settings"
 	"github.com/dno-project/dno/sdk"
 )
@@ -35,15 +35,13 @@ import (
 // What it writes to standard error goes to the plugin's, and its last words into the error.
 type Oracle struct {
 	mu           sync.Mutex
-	path         string
-	args         []string
+	program      program.Kept
 	orderMatters bool
-	program      *program // nil while none runs
-	asked        int      // the last question's id
+	asked        int // the last question's id
 }
 
 // New returns the oracle.
-func New() sdk.Oracle { return &Oracle{} }
+func New() sdk.Oracle { return &Oracle{program: program.Kept{Role: "oracle"}} }
 
 // Manifest declares a pairwise oracle for which the order matters: the host asks both orders.
 func (*Oracle) Manifest() sdk.Manifest {
@@ -75,10 +73,8 @@ func (o *Oracle) Configure(_ context.Context, s sdk.Settings) error {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if path != o.path || !slices.Equal(args, o.args) {
-		o.stop()
-	}
-	o.path, o.args, o.orderMatters = path, args, s.Bool("order_matters", true)
+	o.program.Use(path, args)
+	o.orderMatters = s.Bool("order_matters", true)
 	return nil
 }
 
@@ -86,65 +82,26 @@ func (o *Oracle) Configure(_ context.Context, s sdk.Settings) error {
 func (o *Oracle) Judge(ctx context.Context, batch []sdk.Comparison) ([]sdk.Verdicts, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.path == "" {
-		return nil, sdk.Errorf(sdk.CodePlugin, "oracle \"command\" was asked to judge before it was configured")
-	}
-	r := newRound(o.asked, o.orderMatters)
-	for i, c := range batch {
+	for _, c := range batch {
 		if err := pairs.Check(c); err != nil {
 			return nil, err
 		}
-		r.add(i, c)
 	}
-	o.asked += len(r.questions)
-	if len(r.questions) > 0 {
-		if err := o.ask(ctx, r); err != nil {
+	r := questions.NewRound(batch, o.asked, o.orderMatters)
+	o.asked += r.Len()
+	for _, part := range r.Parts(max(1, r.Len())) {
+		if err := program.Ask(ctx, &o.program, part.Questions, part.Take); err != nil {
 			return nil, err
 		}
 	}
-	return r.verdicts(batch), nil
-}
-
-// ask has the round's questions answered by the program, which does not survive an error.
-func (o *Oracle) ask(ctx context.Context, r *round) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if o.program == nil {
-		p, err := start(o.path, o.args)
-		if err != nil {
-			return sdk.Errorf(sdk.CodePlugin, "start the oracle program %s: %w", o.path, err).
-				WithHint("check that the file is there and executable; without a slash it is looked up in PATH")
-		}
-		o.program = p
-	}
-	err := o.program.converse(ctx, r)
-	if err == nil {
-		return nil
-	}
-	p := o.program
-	o.stop()
-	answered := fmt.Sprintf("%d of %d questions answered", r.answered, len(r.questions))
-	if cause := ctx.Err(); cause != nil {
-		return sdk.Errorf(sdk.CodePlugin, "oracle program %s: %s when the call was cancelled%s: %w", o.path, answered, p.lastWords(), cause).
-			WithHint("if it seems to hang: it must flush its output after each line")
-	}
-	return sdk.Errorf(sdk.CodePlugin, "oracle program %s (%s): %w%s", o.path, answered, err, p.lastWords())
-}
-
-// stop kills the program with its children and waits for its end.
-func (o *Oracle) stop() {
-	if o.program != nil {
-		o.program.kill()
-		o.program = nil
-	}
+	return r.Verdicts(batch), nil
 }
 
 // Close stops the program. The oracle may be used again: the next question starts it anew.
 func (o *Oracle) Close() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.stop()
+	o.program.Close()
 	return nil
 }
 

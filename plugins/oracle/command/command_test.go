@@ -245,7 +245,7 @@ func TestTheProgramIsKept(t *testing.T) {
 func TestWhatAProgramMustNotDo(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ body, want string }{
-		"write what is not JSON":         {`echo hello`, `(0 of 2 questions answered): the line "hello": want a JSON line`},
+		"write what is not JSON":         {`echo hello`, `(0 of 2 questions answered): the line "hello": want a JSON object`},
 		"answer a question of its own":   {`echo '{"id":"7","p":1}'`, `no question with the id "7" waits`},
 		"answer twice":                   {`echo "{\"id\":\"$id\",\"p\":1}"; echo "{\"id\":\"$id\",\"p\":1}"`, `(1 of 2 questions answered): the line "{\"id\":\"1\",\"p\":1}": no question`},
 		"be surer than sure":             {`echo "{\"id\":\"$id\",\"p\":1.5}"`, `"p" is 1.5, want a probability from 0 to 1`},
@@ -256,7 +256,7 @@ func TestWhatAProgramMustNotDo(t *testing.T) {
 		"exit, saying why":               {`echo "no model file" >&2; exit 3`, `it ended before it had answered all questions: exit status 3; the end of its standard error: "no model file"`},
 		"exit as if all were done":       {`echo "{\"id\":\"$id\",\"p\":1}"; exit 0`, `(1 of 2 questions answered): it ended (exit status 0)`},
 		"write a line of over 8 MiB":     {`head -c 9000000 /dev/zero | tr '\0' ' '; cat`, `it wrote a line of more than 8388608 bytes`},
-		"leave half a line as it exits":  {`printf '{"id":'; exit 0`, `the line "{\"id\":": want a JSON line`},
+		"leave half a line as it exits":  {`printf '{"id":'; exit 0`, `the line "{\"id\":": want a JSON object`},
 		"write long last words: cut off": {`i=0; while [ $i -lt 300 ]; do echo "long words" >&2; i=$((i+1)); done; echo done >&2; exit 1`, `long words\ndone"`},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -266,7 +266,7 @@ func TestWhatAProgramMustNotDo(t *testing.T) {
 			if sdk.CodeOf(err) != sdk.CodePlugin || !strings.Contains(err.Error(), c.want) {
 				t.Fatalf("got %v\nwant %s", err, c.want)
 			}
-			if len(err.Error()) > 2*maxTail {
+			if len(err.Error()) > 4<<10 {
 				t.Errorf("the error has %d bytes", len(err.Error()))
 			}
 		})
@@ -323,27 +323,4 @@ func TestRefusedSettings(t *testing.T) {
 			}
 		})
 	}
-}
-
-// An accepted line is an answer or an abstention, never both and never out of range.
-func FuzzAnswer(f *testing.F) {
-	for _, line := range []string{
-		`{"id":"1","p":0.5}`, `{"id":"1","abstain":"why"}`, `{"id":"1","p":1,"cost":2,"score":{"a":7},"labels":{"b":{"correct":1}}}`,
-		`{"p":-0}`, `{"p":1e-400}`, `{"p":null,"abstain":null}`, `[]`, `{"id":1,"p":1}`, "\xff",
-	} {
-		f.Add([]byte(line))
-	}
-	f.Fuzz(func(t *testing.T, line []byte) {
-		a, err := parseAnswer(line)
-		if err != nil {
-			return
-		}
-		v, turned := a.verdict(false), a.verdict(true)
-		if (a.P == nil) != (v.Abstain != "") || !(v.P >= 0 && v.P <= 1) || !(a.Cost >= 0) {
-			t.Errorf("%q: accepted as %+v", line, v)
-		}
-		if v.Abstain == "" && turned.P != 1-v.P {
-			t.Errorf("%q: turned round P is %v, not 1-%v", line, turned.P, v.P)
-		}
-	})
 }

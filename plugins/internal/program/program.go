@@ -1,4 +1,4 @@
-package command
+package program
 
 import (
 	"bufio"
@@ -23,9 +23,9 @@ const (
 	lingering = 2 * time.Second
 )
 
-// program is a running program. Its lines arrive on a channel, which is closed when it has ended
+// process is a running program. Its lines arrive on a channel, which is closed when it has ended
 // and all its output is read.
-type program struct {
+type process struct {
 	stdin  io.WriteCloser
 	lines  chan []byte
 	cancel context.CancelFunc // kills the program with its children
@@ -34,9 +34,9 @@ type program struct {
 }
 
 // start starts the program and returns when it runs.
-func start(path string, args []string) (*program, error) {
+func start(path string, args []string) (*process, error) {
 	ctx, cancel := context.WithCancel(context.Background())
-	p := &program{lines: make(chan []byte), cancel: cancel, tail: &tail{forward: os.Stderr}}
+	p := &process{lines: make(chan []byte), cancel: cancel, tail: &tail{forward: os.Stderr}}
 	splitter := &splitter{lines: p.lines, quit: ctx.Done(), kill: cancel}
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = splitter, p.tail, lingering
@@ -73,40 +73,41 @@ func start(path string, args []string) (*program, error) {
 	return p, nil
 }
 
-// converse writes the round's questions and reads until all are answered. On an error the program
-// is in no state to go on with.
-func (p *program) converse(ctx context.Context, r *round) error {
+// converse has n questions written and reads until as many lines are taken; it returns how many were. On
+// an error the program is in no state to go on with.
+func (p *process) converse(ctx context.Context, n int, write func() error, take func(line []byte) error) (answered int, err error) {
 	written := make(chan struct{})
 	go func() {
 		defer close(written)
 		// A program that does not read ends, or is waited for: either is noticed by the reader.
-		_ = writeLines(p.stdin, r.questions)
+		_ = write()
 	}()
-	for r.answered < len(r.questions) {
+	for answered < n {
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return answered, ctx.Err()
 		case line, open := <-p.lines:
 			if !open {
-				return p.ended()
+				return answered, p.ended()
 			}
 			if len(bytes.TrimSpace(line)) == 0 {
 				continue
 			}
-			if err := r.take(line); err != nil {
-				return err
+			if err := take(line); err != nil {
+				return answered, fmt.Errorf("the line %.200q: %w", line, err)
 			}
+			answered++
 		}
 	}
 	select {
-	case <-written: // so that the next round's questions do not run into these
-		return nil
+	case <-written: // so that the next call's questions do not run into these
+		return answered, nil
 	case <-ctx.Done():
-		return ctx.Err()
+		return answered, ctx.Err()
 	}
 }
 
-func writeLines(w io.Writer, questions []question) error {
+func writeLines[Q any](w io.Writer, questions []Q) error {
 	buffered := bufio.NewWriterSize(w, 64<<10)
 	encoder := json.NewEncoder(buffered)
 	encoder.SetEscapeHTML(false)
@@ -119,7 +120,7 @@ func writeLines(w io.Writer, questions []question) error {
 }
 
 // ended says how the program ended, which it should not have.
-func (p *program) ended() error {
+func (p *process) ended() error {
 	switch {
 	case p.err == nil, errors.Is(p.err, exec.ErrWaitDelay):
 		return errors.New("it ended (exit status 0) before it had answered all questions")
@@ -130,7 +131,7 @@ func (p *program) ended() error {
 }
 
 // kill ends the program with its children and waits until it is gone.
-func (p *program) kill() {
+func (p *process) kill() {
 	p.cancel()
 	for range p.lines {
 	}
@@ -138,7 +139,7 @@ func (p *program) kill() {
 
 // lastWords are the end of what the program has written to standard error, as part of an error's
 // text. They are complete when the program has ended.
-func (p *program) lastWords() string {
+func (p *process) lastWords() string {
 	text := bytes.TrimSpace(p.tail.bytes())
 	if len(text) == 0 {
 		return ""
