@@ -205,9 +205,9 @@ func schema(v view) map[string]any {
 	text := map[string]any{"type": "string"}
 	properties, required := map[string]any{}, []string{}
 	if v.JSON {
-		properties["justification"] = text
+		properties[v.Reasons] = text
 		properties[v.Field] = map[string]any{"type": "string", "enum": []string{"A", "B", "tie"}}
-		required = append(required, "justification", v.Field)
+		required = append(required, v.Reasons, v.Field)
 	} else {
 		for _, c := range v.Candidates {
 			properties[c.Justification] = text

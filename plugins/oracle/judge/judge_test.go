@@ -103,10 +103,10 @@ func (a asked) tag() string {
 
 // candidates are the texts that a request shows.
 func (a asked) candidates() (out []string) {
-	for _, part := range strings.Split(a.Shown, "[begin ")[1:] {
-		name, rest, _ := strings.Cut(part, "]\n")
-		if strings.Contains(name, a.tag()) && !strings.HasPrefix(name, "question ") && !strings.HasPrefix(name, "reference ") {
-			text, _, _ := strings.Cut(rest, "\n[end "+name+"]")
+	for _, m := range regexp.MustCompile(`\[begin ([^]\n]*`+a.tag()+`[^]\n]*)\]\n`).FindAllStringSubmatchIndex(a.Shown, -1) {
+		name := a.Shown[m[2]:m[3]]
+		text, _, found := strings.Cut(a.Shown[m[1]:], "\n[end "+name+"]")
+		if found && !strings.HasPrefix(name, "question ") && !strings.HasPrefix(name, "reference ") {
 			out = append(out, text)
 		}
 	}
@@ -184,7 +184,7 @@ func by(a asked, worth func(string) int) string {
 	case a.Body["logprobs"] != nil:
 		return fmt.Sprintf(`{"model":"m-1","choices":[{"logprobs":{"tokens":[%q],"token_logprobs":[-0.5]},"text":%[1]q,"message":{"content":%[1]q},"finish_reason":"length"}],"usage":{"prompt_tokens":100,"completion_tokens":10}}`, verdict)
 	case strings.Contains(a.Shown, `"verdict_`+a.tag()+`"`):
-		return said(fmt.Sprintf(`{"justification": "so it is", "verdict_%s": %q}`, a.tag(), verdict))
+		return said(fmt.Sprintf(`{"justification_%[1]s": "so it is", "verdict_%[1]s": %[2]q}`, a.tag(), verdict))
 	}
 	return said("The one text: " + texts[0] + "\nVerdict " + a.tag() + ": " + verdict)
 }
@@ -246,7 +246,7 @@ func TestGrammars(t *testing.T) {
 		want     string // with T for the tag
 	}{
 		"pairs, OpenAI": {sdk.Settings{"grammar": "response_format"}, "response_format",
-			`{"json_schema":{"name":"verdict","schema":{"additionalProperties":false,"properties":{"justification":{"type":"string"},"verdict_T":{"enum":["A","B","tie"],"type":"string"}},"required":["justification","verdict_T"],"type":"object"},"strict":true},"type":"json_schema"}`},
+			`{"json_schema":{"name":"verdict","schema":{"additionalProperties":false,"properties":{"justification_T":{"type":"string"},"verdict_T":{"enum":["A","B","tie"],"type":"string"}},"required":["justification_T","verdict_T"],"type":"object"},"strict":true},"type":"json_schema"}`},
 		"pairs, vLLM":             {sdk.Settings{"grammar": "structured_outputs"}, "structured_outputs", `{"choice":["Verdict T: A","Verdict T: B","Verdict T: tie"]}`},
 		"pairs, vLLM before":      {sdk.Settings{"grammar": "guided_choice"}, "guided_choice", `["Verdict T: A","Verdict T: B","Verdict T: tie"]`},
 		"pairs, llama.cpp":        {sdk.Settings{"grammar": "gbnf"}, "grammar", `"root ::= \"Verdict T: A\" | \"Verdict T: B\" | \"Verdict T: tie\""`},

@@ -51,7 +51,7 @@ func (c config) read(out *answer, q question, r openai.Reply) *abstention {
 	case !c.pairs():
 		out.scores, why = scores(text, q.view.Candidates)
 	case q.view.JSON:
-		out.p, why = verdictField(text, q.view.Field)
+		out.p, why = verdictField(text, q.view.Reasons, q.view.Field)
 	default:
 		out.p, why = verdictLine(text, q.view.Tag)
 	}
@@ -105,9 +105,9 @@ func probability(said string) float64 {
 	return 0.5
 }
 
-// verdictField reads a verdict from a field of the reply's JSON object.
-func verdictField(text, field string) (p float64, why *abstention) {
-	fields, why := object(text, field)
+// verdictField reads a verdict from a field of the reply's JSON object, whose other field has the reasons.
+func verdictField(text, reasons, field string) (p float64, why *abstention) {
+	fields, why := object(text, reasons, field)
 	if why != nil {
 		return 0, why
 	}

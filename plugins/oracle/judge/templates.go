@@ -33,7 +33,8 @@ type view struct {
 	Candidates []candidate // in the order in which they are shown
 	Tag        string      // a word that none of the texts contains
 	Verdict    string      // pairwise: what the reply's last line begins with, as in "Verdict k7q2xx:"
-	Field      string      // the field of a JSON reply that has the verdict (pairwise) or the score (pointwise)
+	Reasons    string      // pairwise: the field of a JSON reply that has the reasons
+	Field      string      // and the one that has the verdict
 	Opening    string      // of a JSON reply, for the end of a prompt of the completions API; "" with a grammar
 	LogProbs   bool        // only the reply's first token is looked at: A or B
 	Bare       bool        // a grammar leaves room for the verdict alone
@@ -190,12 +191,10 @@ func (p *prompts) view(prompt sdk.Prompt, texts []string) view {
 		one.Text = fenced(one.ID, tag, text)
 		v.Candidates = append(v.Candidates, one)
 	}
-	v.Verdict, v.Field = "Verdict "+tag+":", "verdict_"+tag
-	if !c.pairs() {
-		v.Field = v.Candidates[0].Score
-		if c.grammar == grammarOff && c.api == apiCompletions {
-			v.Opening = `{"` + v.Candidates[0].Justification + `": "`
-		}
+	// All names bear the tag, also of what is not read: where the object begins is known by its first one.
+	v.Verdict, v.Reasons, v.Field = "Verdict "+tag+":", "justification_"+tag, "verdict_"+tag
+	if !c.pairs() && c.grammar == grammarOff && c.api == apiCompletions {
+		v.Opening = `{"` + v.Candidates[0].Justification + `": "`
 	}
 	return v
 }
