@@ -9,6 +9,7 @@ import (
 	"github.com/dno-project/dno/plugins/loss/dpo"
 	"github.com/dno-project/dno/plugins/loss/ipo"
 	"github.com/dno-project/dno/plugins/oracle/command"
+	"github.com/dno-project/dno/plugins/oracle/judge"
 	"github.com/dno-project/dno/plugins/oracle/length"
 	"github.com/dno-project/dno/plugins/oracle/verifier"
 	"github.com/dno-project/dno/plugins/sampler/file"
@@ -32,6 +33,7 @@ func List() []Entry {
 		{sdk.KindLoss, "dpo", "sigmoid loss of the chosen over the rejected completion (DPO; cDPO with label smoothing)", plugin(dpo.New)},
 		{sdk.KindLoss, "ipo", "squared distance of the log-ratio margin from 1/(2·beta) (IPO)", plugin(ipo.New)},
 		{sdk.KindOracle, "command", "asks any program: a JSON line in for each question, a JSON line out", plugin(command.New)},
+		{sdk.KindOracle, "judge", "asks a language model behind any OpenAI-compatible server: pairwise, listwise or pointwise", plugin(judge.New)},
 		{sdk.KindOracle, "length", "prefers the longer text, or the shorter one", plugin(length.New)},
 		{sdk.KindOracle, "verifier", "worked arithmetic: the right final answer wins, among wrong ones the more right steps", plugin(verifier.New)},
 		{sdk.KindSampler, "file", "looks completions up in a JSONL file of prompt and completion, such as a teacher's answers", plugin(file.New)},
