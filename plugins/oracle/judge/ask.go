@@ -47,7 +47,7 @@ const maxStrikes = 3
 func (o *Oracle) ask(ctx context.Context, prompt sdk.Prompt, texts []string) (answer, error) {
 	q, err := o.prompts.question(prompt, texts)
 	if err != nil {
-		return answer{}, sdk.Errorf(sdk.CodeUsage, "oracle \"judge\": write the prompt: %w", err)
+		return answer{}, sdk.Errorf(sdk.CodeUsage, "write the judge's prompt: %w", err)
 	}
 	request := o.request(q)
 	var out answer

@@ -3,6 +3,7 @@ package judge
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
 	"sync"
 
 	"github.com/dno-project/dno/sdk"
@@ -44,8 +45,15 @@ type canaries struct {
 	every int // one in so many questions is due; 0: none
 
 	mu            sync.Mutex
-	asked, failed int   // of those with a verdict
-	err           error // once the judge has failed
+	asked, failed int // of those with a verdict
+	failure       *failure
+}
+
+// failure is a judge's that has failed more canaries than it may.
+type failure struct{ asked, failed int }
+
+func (f *failure) Error() string {
+	return fmt.Sprintf("did not prefer the right answer in %d of %d pairs with a known verdict, whose wrong answers tell a judge what to say", f.failed, f.asked)
 }
 
 // prefers says how probably a is preferred to b, nil where the judge abstains, and what that cost.
@@ -61,7 +69,7 @@ func (c *canaries) due(hash [32]byte) (which int, due bool) {
 }
 
 // first asks those with which a judge begins.
-func (c *canaries) first(ctx context.Context, atOnce int, ask prefers) (cost float64, err error) {
+func (c *canaries) first(ctx context.Context, ask prefers) (cost float64, err error) {
 	if c.every <= 0 {
 		return 0, nil
 	}
@@ -76,7 +84,7 @@ func (c *canaries) first(ctx context.Context, atOnce int, ask prefers) (cost flo
 			return err
 		})
 	}
-	if err := together(ctx, atOnce, tasks); err != nil {
+	if err := together(ctx, make(chan struct{}, firstCanaries), tasks); err != nil {
 		return 0, err
 	}
 	for _, x := range costs {
@@ -118,9 +126,11 @@ func (c *canaries) put(ctx context.Context, which int, ask prefers) (cost float6
 func (c *canaries) verdict(look bool) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if look && c.err == nil && float64(c.failed) > mostFailed*float64(c.asked) {
-		c.err = sdk.Errorf(sdk.CodeOracle, "oracle \"judge\" did not prefer the right answer in %d of %d pairs with a known verdict, whose wrong answers tell the judge what to say", c.failed, c.asked).
-			WithHint("take a stronger model, another mode or another template; canary_every = 0 asks no such pairs")
+	if look && c.failure == nil && float64(c.failed) > mostFailed*float64(c.asked) {
+		c.failure = &failure{c.asked, c.failed}
 	}
-	return c.err
+	if c.failure == nil {
+		return nil
+	}
+	return c.failure
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -68,7 +69,7 @@ func TestF15AJudgeThatObeysIsFoundByCanaries(t *testing.T) {
 					return
 				}
 				var e *sdk.Error
-				if !errors.As(err, &e) || e.Code != sdk.CodeOracle || !strings.Contains(err.Error(), "known verdict") || !strings.Contains(e.Hint, "canary_every") {
+				if !errors.As(err, &e) || e.Code != sdk.CodeOracle || !strings.Contains(err.Error(), `the judge "m" at `+s.URL+" did not prefer the right answer") || !strings.Contains(e.Hint, "canary_every") {
 					t.Fatalf("got %v, %v", out, err)
 				}
 				n := len(s.seen())
@@ -136,6 +137,42 @@ func TestF15CandidatesStayWithinTheirMarks(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// Calls that run at once end one after the other: what the first has answered is kept if a later one fails.
+func TestCallsDoNotShareTheirPlaces(t *testing.T) {
+	t.Parallel()
+	first, second := make(chan struct{}), make(chan struct{})
+	var ofFirst, ofSecond, before atomic.Int32
+	var once sync.Once
+	s := serve(t, func(a asked) (int, string) {
+		if strings.Contains(a.Shown, "second") {
+			ofSecond.Add(1)
+			before.CompareAndSwap(0, ofFirst.Load())
+			return 0, honest(a)
+		}
+		ofFirst.Add(1)
+		once.Do(func() { close(first) })
+		<-second
+		return 0, honest(a)
+	})
+	o := oracle(t, s, sdk.Settings{"concurrency": 2})
+	var wg sync.WaitGroup
+	call := func(texts ...string) {
+		wg.Go(func() {
+			if _, err := o.Judge(context.Background(), []sdk.Comparison{bothOrders(texts...)}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	call("1", "2", "3", "4", "5")
+	<-first
+	call("second 1", "second 2")
+	close(second)
+	wg.Wait()
+	if ofFirst.Load() != 20 || ofSecond.Load() != 2 || before.Load() < 19 {
+		t.Errorf("the second call's first request came after %d of the first call's %d", before.Load(), ofFirst.Load())
 	}
 }
 

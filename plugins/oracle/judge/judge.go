@@ -49,8 +49,11 @@ type Oracle struct {
 	model    string // asked of the server where the settings name none
 	canaries *canaries
 
-	begin chan struct{} // holds a token while nobody makes the beginning
-	begun bool          // guarded by it
+	// workers are free places for those who ask. A call keeps the ones that it has until nothing of it is
+	// left to ask: so calls end one after the other, and what ended is kept if a later one fails.
+	workers chan struct{}
+	begin   chan struct{} // holds a token while nobody makes the beginning
+	begun   bool          // guarded by it
 
 	strikes atomic.Int32 // requests in a row that failed by the server's fault
 }
@@ -74,11 +77,11 @@ func (o *Oracle) Configure(_ context.Context, s sdk.Settings) error {
 	}
 	client, err := c.client()
 	if err != nil {
-		return sdk.Errorf(sdk.CodeUsage, "oracle \"judge\": %w", err).WithHint("correct the settings url, key, extra_body or insecure")
+		return sdk.Errorf(sdk.CodeUsage, "make a client: %w", err).WithHint("correct the settings url, key, extra_body or insecure")
 	}
 	_ = o.Close()
 	o.config, o.client, o.prompts, o.model, o.canaries = c, client, p, c.model, &canaries{every: c.canaryEvery}
-	o.begin, o.begun = make(chan struct{}, 1), false
+	o.workers, o.begin, o.begun = make(chan struct{}, c.concurrency), make(chan struct{}, 1), false
 	o.begin <- struct{}{}
 	o.strikes.Store(0)
 	return nil
@@ -116,7 +119,7 @@ func (o *Oracle) Judge(ctx context.Context, batch []sdk.Comparison) ([]sdk.Verdi
 		all[i] = o.plan(c, true)
 		tasks = append(tasks, all[i].tasks...)
 	}
-	if err := together(ctx, o.config.concurrency, tasks); err != nil {
+	if err := together(ctx, o.workers, tasks); err != nil {
 		return nil, o.explain(err)
 	}
 	out := make([]sdk.Verdicts, len(batch))
@@ -147,12 +150,12 @@ func (o *Oracle) beginning(ctx context.Context) (cost float64, err error) {
 			return 0, err
 		}
 		if len(names) != 1 {
-			return 0, sdk.Errorf(sdk.CodeUsage, "oracle \"judge\": the server at %s has %d models: %.300q", o.config.url, len(names), names).
+			return 0, sdk.Errorf(sdk.CodeUsage, "the server at %s has %d models: %.300q", o.config.url, len(names), names).
 				WithHint("say which one is to judge: model = \"...\"")
 		}
 		o.model = names[0]
 	}
-	if cost, err = o.canaries.first(ctx, o.config.concurrency, o.preferred); err == nil {
+	if cost, err = o.canaries.first(ctx, o.preferred); err == nil {
 		o.begun = true
 	}
 	return cost, err
@@ -160,11 +163,16 @@ func (o *Oracle) beginning(ctx context.Context) (cost float64, err error) {
 
 // explain makes an error of a request one for the user.
 func (o *Oracle) explain(err error) error {
+	var failed *failure
+	if errors.As(err, &failed) {
+		return sdk.Errorf(sdk.CodeOracle, "the judge %q at %s %w", o.model, o.config.url, failed).
+			WithHint("take a stronger model, another mode or another template; canary_every = 0 asks no such pairs")
+	}
 	var e *openai.Error
 	if !errors.As(err, &e) {
 		return err
 	}
-	out := sdk.Errorf(sdk.CodeOracle, "oracle \"judge\": %w", e)
+	out := sdk.Errorf(sdk.CodeOracle, "%w", e)
 	switch e.Kind {
 	case openai.KindKey:
 		if o.config.keyName == "" {
@@ -186,14 +194,20 @@ func (o *Oracle) explain(err error) error {
 // task is something to ask.
 type task func(context.Context) error
 
-// together runs tasks, so many at once. The first error ends them all.
-func together(ctx context.Context, atOnce int, tasks []task) error {
+// together runs tasks on as many workers as there are places. The first error ends them all.
+func together(ctx context.Context, places chan struct{}, tasks []task) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var wg sync.WaitGroup
 	var next atomic.Int64
-	for range min(atOnce, len(tasks)) {
+	for range min(cap(places), len(tasks)) {
 		wg.Go(func() {
+			select {
+			case places <- struct{}{}:
+				defer func() { <-places }()
+			case <-ctx.Done():
+				return
+			}
 			for ctx.Err() == nil {
 				i := int(next.Add(1)) - 1
 				if i >= len(tasks) {
@@ -210,10 +224,10 @@ func together(ctx context.Context, atOnce int, tasks []task) error {
 }
 
 // preferred says which of two texts the judge prefers, as P of the first, and what that cost. P is nil
-// where the judge abstains. Canaries are asked with it.
+// where the judge abstains. Canaries are asked with it, by workers who have a place already.
 func (o *Oracle) preferred(ctx context.Context, prompt sdk.Prompt, a, b string) (*float64, float64, error) {
 	p := o.plan(sdk.Comparison{Prompt: prompt, Candidates: []string{a, b}, Pairs: []sdk.Ordered{{A: 0, B: 1}}}, false)
-	if err := together(ctx, o.config.concurrency, p.tasks); err != nil {
+	if err := together(ctx, make(chan struct{}, len(p.tasks)), p.tasks); err != nil {
 		return nil, 0, err
 	}
 	v, err := p.verdicts()

@@ -348,9 +348,11 @@ func TestWhatNeedsNoRequest(t *testing.T) {
 	if v := judge(t, o, bothOrders("same", "same"))[0]; v.Pairs[0].P != 0.5 || v.Pairs[1].P != 0.5 || len(s.seen()) != 0 {
 		t.Errorf("equal texts: %+v after %d requests", v, len(s.seen()))
 	}
-	c := bothOrders("x", "y")
-	c.Pairs = nil
-	if v := judge(t, o, c)[0]; len(v.Pairs) != 0 || len(s.seen()) != 0 {
-		t.Errorf("no pairs: %+v after %d requests", v, len(s.seen()))
+	for _, mode := range []string{"pairwise", "listwise", "pointwise"} {
+		c := bothOrders("x", "y")
+		c.Pairs = nil
+		if v := judge(t, oracle(t, s, sdk.Settings{"mode": mode}), c)[0]; len(v.Pairs) != 0 || len(v.Assessed) != 0 || len(s.seen()) != 0 {
+			t.Errorf("%s, no pairs: %+v after %d requests", mode, v, len(s.seen()))
+		}
 	}
 }

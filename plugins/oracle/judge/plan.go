@@ -23,7 +23,8 @@ type plan struct {
 // scored is where a candidate's score is: an answer, and a place among the texts that it is about.
 type scored struct{ answer, place int }
 
-// plan decides what to ask. Equal questions are asked once.
+// plan decides what to ask. Equal questions are asked once. Of a comparison without pairs nothing is:
+// assessments are of no use by themselves, and cost as much.
 func (o *Oracle) plan(c sdk.Comparison, withCanaries bool) *plan {
 	p := &plan{config: o.config, comparison: c}
 	known := map[string]int{}
@@ -48,6 +49,9 @@ func (o *Oracle) plan(c sdk.Comparison, withCanaries bool) *plan {
 			})
 		}
 		return known[key]
+	}
+	if len(c.Pairs) == 0 {
+		return p
 	}
 	switch o.config.mode {
 	case modePairwise:
@@ -81,7 +85,7 @@ func (p *plan) verdicts() (sdk.Verdicts, error) {
 	for _, a := range p.answers {
 		out.Cost += a.cost
 		if a.model != "" && out.Model != "" && a.model != out.Model {
-			return out, sdk.Errorf(sdk.CodeOracle, "oracle \"judge\": %s answered one comparison with two models, %q and %q", p.config.url, out.Model, a.model).
+			return out, sdk.Errorf(sdk.CodeOracle, "%s answered one comparison with two models, %q and %q", p.config.url, out.Model, a.model).
 				WithHint("name a model that stays the same, or another server: verdicts of two models are not comparable")
 		}
 		if a.model != "" {

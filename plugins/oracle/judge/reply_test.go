@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"math"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -78,17 +79,15 @@ func (g golden) check(t *testing.T) {
 	o := oracle(t, s, given)
 	c := sdk.Comparison{ID: "c", Prompt: sum(), Candidates: hostile, Pairs: []sdk.Ordered{{A: 0, B: 1}}}
 	if g.Mode == modePointwise {
-		c.Candidates, c.Pairs = hostile[1:], nil
+		c.Candidates = []string{hostile[1], hostile[1]} // asked once
 	}
 	v := judge(t, o, c)[0]
 	code := ""
 	var scores []float64
 	if g.Mode == modeListwise || g.Mode == modePointwise {
 		for _, text := range s.seen()[0].candidates() {
-			for i, candidate := range c.Candidates {
-				if candidate == text && v.Assessed[i].Score != nil {
-					scores = append(scores, *v.Assessed[i].Score)
-				}
+			if i := slices.Index(c.Candidates, text); i >= 0 && v.Assessed[i].Score != nil {
+				scores = append(scores, *v.Assessed[i].Score)
 			}
 		}
 		code = v.Assessed[0].Abstain
