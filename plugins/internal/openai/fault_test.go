@@ -382,6 +382,7 @@ func TestF10ErrorsThatNoRetryMends(t *testing.T) {
 		"Anthropic, too long":             {400, `{"error":{"code":"invalid_request_error","message":"prompt is too long: 210000 tokens > 200000 maximum","type":"invalid_request_error"}}`, KindTooLong, Abstain},
 		"Anthropic, no credit":            {400, `{"error":{"message":"Your credit balance is too low to access the API","type":"invalid_request_error"}}`, KindQuota, GiveUp},
 		"DeepSeek, no credit":             {402, `{"error":{"message":"Insufficient Balance","type":"unknown_error","code":"invalid_request_error"}}`, KindQuota, GiveUp},
+		"402 in words of its own":         {402, `{"error":"top up your account"}`, KindQuota, GiveUp},
 		"a body that is too large":        {413, `<html>413 Request Entity Too Large</html>`, KindTooLong, Abstain},
 		"validation":                      {422, `{"detail":[{"loc":["body","seed"],"msg":"extra fields not permitted"}]}`, KindRequest, GiveUp},
 		"a page of HTML":                  {404, `<html>nginx</html>`, KindRequest, GiveUp},

@@ -315,6 +315,17 @@ func TestRequestsAreDeterministic(t *testing.T) {
 	}
 }
 
+func TestATagIsForeignToAllTexts(t *testing.T) {
+	t.Parallel()
+	var sum [32]byte
+	first := foreign(sum, nil)
+	second := foreign(sum, []string{"a text", "with " + strings.ToUpper(first) + "in it"})
+	third := foreign(sum, []string{first, "x" + second})
+	if len(first) != 6 || first == second || second == third || first == third || foreign(sum, []string{"a text"}) != first {
+		t.Errorf("the tags are %s, %s, %s", first, second, third)
+	}
+}
+
 func TestTheReferenceAnswerMayBeHidden(t *testing.T) {
 	t.Parallel()
 	for _, shown := range []bool{true, false} {

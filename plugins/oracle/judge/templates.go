@@ -225,17 +225,18 @@ func (p *prompts) hash(prompt sdk.Prompt, texts []string) [sha256.Size]byte {
 // words is base 32 in letters and digits that are hard to confuse.
 var words = base32.NewEncoding("abcdefghjkmnpqrstuvwxyz023456789").WithPadding(base32.NoPadding)
 
-// tag returns a word of six letters and digits that none of the texts contains, however they are written.
+// tag returns a word that none of a question's texts contains.
 func (p *prompts) tag(prompt sdk.Prompt, asked string, texts []string) string {
-	sum := p.hash(prompt, texts)
-	all := append([]string{asked, prompt.Answer}, texts...)
-	for i := range all {
-		all[i] = strings.ToLower(all[i])
-	}
+	return foreign(p.hash(prompt, texts), append([]string{asked, prompt.Answer}, texts...))
+}
+
+// foreign returns a word of six letters and digits that none of the texts contains, in small letters or
+// capitals: the first such of a chain of hashes.
+func foreign(sum [sha256.Size]byte, texts []string) string {
 	for {
-		tag := words.EncodeToString(sum[:])[:6]
-		if !slices.ContainsFunc(all, func(text string) bool { return strings.Contains(text, tag) }) {
-			return tag
+		word := words.EncodeToString(sum[:])[:6]
+		if !slices.ContainsFunc(texts, func(text string) bool { return strings.Contains(strings.ToLower(text), word) }) {
+			return word
 		}
 		sum = sha256.Sum256(sum[:])
 	}
