@@ -1,14 +1,17 @@
 package plugins
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"math"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -56,6 +59,33 @@ func service(t *testing.T) string {
 	return server.URL
 }
 
+// judgeReply answers as a server of a language model: A is somewhat better, and every score is 3.
+func judgeReply(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodGet {
+		fmt.Fprint(w, `{"data":[{"id":"a-model"}]}`)
+		return
+	}
+	body, _ := io.ReadAll(r.Body) // of a client that is gone: nothing to answer
+	reply := map[string]any{"finish_reason": "stop"}
+	text := "no verdict was asked for"
+	if m := regexp.MustCompile(`Verdict [a-z0-9]{6}:`).Find(body); m != nil {
+		text = string(m) + " A"
+	}
+	var scores []string
+	for _, m := range regexp.MustCompile(`[a-z0-9]{6}_\d+_score`).FindAll(body, -1) {
+		scores = append(scores, fmt.Sprintf("%q: 3", m))
+	}
+	if scores != nil {
+		text = "{" + strings.Join(scores, ", ") + "}"
+	}
+	if bytes.Contains(body, []byte(`"top_logprobs"`)) {
+		text, reply["logprobs"] = "A", map[string]any{"tokens": []string{"A"}, "top_logprobs": []any{map[string]float64{"A": -0.3, "B": -1.4}}}
+	}
+	reply["message"] = map[string]string{"content": text}
+	raw, _ := json.Marshal(map[string]any{"model": "a-model", "choices": []any{reply}}) // of texts and numbers alone
+	_, _ = w.Write(raw)
+}
+
 // conformance names the settings that plugins are checked with: the defaults where a plugin is not
 // listed.
 func conformance(t *testing.T) map[string][]sdk.Settings {
@@ -70,6 +100,13 @@ func conformance(t *testing.T) map[string][]sdk.Settings {
 	if err := os.WriteFile(known, []byte(lines.String()), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	server := httptest.NewServer(http.HandlerFunc(judgeReply))
+	t.Cleanup(server.Close)
+	var judges []sdk.Settings
+	for _, s := range []sdk.Settings{{}, {"verdict": "logprobs"}, {"mode": "listwise"}, {"mode": "pointwise"}} {
+		s["url"], s["canary_every"] = server.URL, 0
+		judges = append(judges, s)
+	}
 	both := []sdk.Settings{{}, {"order_matters": false}}
 	for _, s := range both {
 		s["path"], s["args"] = "sh", []any{"-c", always}
@@ -82,6 +119,7 @@ func conformance(t *testing.T) map[string][]sdk.Settings {
 		"oracle/command":  both,
 		"oracle/cyclic":   {{}, {"traits": []any{"steps", "words", "digits"}, "middles": []any{1.0, 2.0, 0.5}, "scale": 1, "sharpness": 2}},
 		"oracle/http":     {{"url": url}, {"url": url, "batch": 1, "order_matters": false}},
+		"oracle/judge":    judges,
 		"oracle/length":   {{}, {"prefer": "shorter"}},
 		"sampler/command": {{"path": "sh", "args": []any{"-c", parrot}}},
 		"sampler/file":    {{"path": known}},

@@ -11,6 +11,7 @@ import (
 	"github.com/dno-project/dno/plugins/oracle/command"
 	"github.com/dno-project/dno/plugins/oracle/cyclic"
 	"github.com/dno-project/dno/plugins/oracle/http"
+	"github.com/dno-project/dno/plugins/oracle/judge"
 	"github.com/dno-project/dno/plugins/oracle/length"
 	"github.com/dno-project/dno/plugins/oracle/verifier"
 	samplercommand "github.com/dno-project/dno/plugins/sampler/command"
@@ -37,6 +38,7 @@ func List() []Entry {
 		{sdk.KindOracle, "command", "asks any program: a JSON line in for each question, a JSON line out", plugin(command.New)},
 		{sdk.KindOracle, "cyclic", "rock, paper, scissors of three traits of a text: a preference that is no score", plugin(cyclic.New)},
 		{sdk.KindOracle, "http", "asks any service: a POST of JSON for some questions, their answers back", plugin(http.New)},
+		{sdk.KindOracle, "judge", "asks a language model behind any OpenAI-compatible server: pairwise, listwise or pointwise", plugin(judge.New)},
 		{sdk.KindOracle, "length", "prefers the longer text, or the shorter one", plugin(length.New)},
 		{sdk.KindOracle, "verifier", "worked arithmetic: the right final answer wins, among wrong ones the more right steps", plugin(verifier.New)},
 		{sdk.KindSampler, "command", "asks any program: a JSON line in for each prompt, a JSON line with its completions out", plugin(samplercommand.New)},

@@ -31,10 +31,13 @@ func TestEveryEntryIsWhatItsManifestSays(t *testing.T) {
 			}
 			given := sdk.Settings{}
 			for _, s := range m.Settings {
-				if s.Help == "" || s.Required == (s.Default != nil) {
-					t.Errorf("setting %q: wants a help line, and a default unless it is required", s.Name)
+				mayBeNone := s.Type == sdk.TypePath // every path names a file
+				if s.Help == "" || s.Required == (s.Default != nil) && !mayBeNone {
+					t.Errorf("setting %q: wants a help line, and a default unless it is required or a path", s.Name)
 				}
-				given[s.Name] = s.Default
+				if s.Default != nil {
+					given[s.Name] = s.Default
+				}
 				if s.Required {
 					given[s.Name] = "required settings are all texts"
 				}

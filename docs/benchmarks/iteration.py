@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 FILES = Path(__file__).resolve().parents[2] / "scripts/geometry/files"
-SAMPLES, BATCH, MARGIN, MAX_TOKENS, RATE, BETA = 5, 32, 0.3, 80, 1e-4, 0.1
+SAMPLES, BATCH, MARGIN, MAX_TOKENS, RATE, BETA = 5, 16, 0.3, 80, 1.5e-4, 0.1
 
 p = argparse.ArgumentParser()
 p.add_argument("--trainer", choices=["trl", "loop"], default="trl")
