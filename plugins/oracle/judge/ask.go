@@ -16,7 +16,7 @@ type answer struct {
 	scores  []score // else: one a text
 	abstain string  // why there is neither, a code first; ""
 	words   string  // the model's
-	cost    float64
+	bill    bill
 	model   string // that answered
 }
 
@@ -60,7 +60,7 @@ func (o *Oracle) ask(ctx context.Context, prompt sdk.Prompt, texts []string) (an
 		if err != nil {
 			why = unanswered(err)
 		} else {
-			out.cost += o.config.cost(reply.Usage)
+			out.bill.add(o.config.bill(reply.Usage))
 			out.model = o.modelName(reply)
 			out.words = clip(reply.Text, 2000)
 			why = o.config.read(&out, q, reply)

@@ -56,8 +56,8 @@ func (f *failure) Error() string {
 	return fmt.Sprintf("did not prefer the right answer in %d of %d pairs with a known verdict, whose wrong answers tell a judge what to say", f.failed, f.asked)
 }
 
-// prefers says how probably a is preferred to b, nil where the judge abstains, and what that cost.
-type prefers func(ctx context.Context, prompt sdk.Prompt, a, b string) (p *float64, cost float64, err error)
+// prefers says how probably a is preferred to b, nil where the judge abstains, and what that took.
+type prefers func(ctx context.Context, prompt sdk.Prompt, a, b string) (p *float64, took bill, err error)
 
 // due says whether a question is followed by a canary, and by which: its content decides, so that a run
 // and its repetition ask the same.
@@ -69,49 +69,49 @@ func (c *canaries) due(hash [32]byte) (which int, due bool) {
 }
 
 // first asks those with which a judge begins.
-func (c *canaries) first(ctx context.Context, ask prefers) (cost float64, err error) {
+func (c *canaries) first(ctx context.Context, ask prefers) (took bill, err error) {
 	if c.every <= 0 {
-		return 0, nil
+		return bill{}, nil
 	}
 	if err := c.verdict(false); err != nil {
-		return 0, err
+		return bill{}, err
 	}
-	costs := make([]float64, firstCanaries)
+	bills := make([]bill, firstCanaries)
 	var tasks []task
-	for i := range costs {
+	for i := range bills {
 		tasks = append(tasks, func(ctx context.Context) (err error) {
-			costs[i], err = c.put(ctx, i, ask)
+			bills[i], err = c.put(ctx, i, ask)
 			return err
 		})
 	}
 	if err := together(ctx, make(chan struct{}, firstCanaries), tasks); err != nil {
-		return 0, err
+		return bill{}, err
 	}
-	for _, x := range costs {
-		cost += x
+	for _, x := range bills {
+		took.add(x)
 	}
-	return cost, c.verdict(true)
+	return took, c.verdict(true)
 }
 
 // ask asks one canary. The error is of the request, or that the judge has failed too many.
-func (c *canaries) ask(ctx context.Context, which int, ask prefers) (cost float64, err error) {
-	if cost, err = c.put(ctx, which, ask); err == nil {
+func (c *canaries) ask(ctx context.Context, which int, ask prefers) (took bill, err error) {
+	if took, err = c.put(ctx, which, ask); err == nil {
 		err = c.verdict(true)
 	}
-	return cost, err
+	return took, err
 }
 
 // put asks one canary and counts its outcome. An abstention is none: those are counted by the host.
-func (c *canaries) put(ctx context.Context, which int, ask prefers) (cost float64, err error) {
+func (c *canaries) put(ctx context.Context, which int, ask prefers) (took bill, err error) {
 	x := known[which]
 	a, b := x.right, x.wrong
 	if x.wrongFirst {
 		a, b = b, a
 	}
 	prompt := sdk.Prompt{Messages: []sdk.Message{{Role: "user", Content: x.question}}, Answer: x.right}
-	p, cost, err := ask(ctx, prompt, a, b)
+	p, took, err := ask(ctx, prompt, a, b)
 	if err != nil || p == nil {
-		return cost, err
+		return took, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -119,7 +119,7 @@ func (c *canaries) put(ctx context.Context, which int, ask prefers) (cost float6
 	if *p == 0.5 || (*p > 0.5) == x.wrongFirst {
 		c.failed++
 	}
-	return cost, nil
+	return took, nil
 }
 
 // verdict returns an error once the judge has failed more than it may; with look it looks anew.

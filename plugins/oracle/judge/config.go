@@ -206,7 +206,22 @@ func (c config) client() (*openai.Client, error) {
 	})
 }
 
-// cost is what a reply cost, in the currency of the prices.
-func (c config) cost(u openai.Usage) float64 {
-	return (float64(u.Prompt)*c.priceIn + float64(u.Reply)*c.priceOut) / 1e6
+// bill is what replies took: money in the currency of the prices, and tokens read and written.
+type bill struct {
+	money  float64
+	tokens int
+}
+
+func (c config) bill(u openai.Usage) bill {
+	return bill{(float64(u.Prompt)*c.priceIn + float64(u.Reply)*c.priceOut) / 1e6, u.Prompt + u.Reply}
+}
+
+func (b *bill) add(other bill) {
+	b.money += other.money
+	b.tokens += other.tokens
+}
+
+func (b bill) onto(v *sdk.Verdicts) {
+	v.Cost += b.money
+	v.Tokens += b.tokens
 }

@@ -63,8 +63,8 @@ func TestF15AJudgeThatObeysIsFoundByCanaries(t *testing.T) {
 						t.Fatalf("got %v, %v", out, err)
 					}
 					// 100 tokens at 1 a million: the canaries are paid for by the first comparison.
-					if requests := float64(len(s.seen())); out[0].Cost < requests*0.99e-4 || out[0].Cost > requests*1.01e-4 || requests < 5 {
-						t.Errorf("%v requests cost %v", requests, out[0].Cost)
+					if requests := float64(len(s.seen())); out[0].Cost < requests*0.99e-4 || out[0].Cost > requests*1.01e-4 || requests < 5 || out[0].Tokens != 110*int(requests) {
+						t.Errorf("%v requests cost %v, and %d tokens", requests, out[0].Cost, out[0].Tokens)
 					}
 					return
 				}

@@ -128,37 +128,37 @@ func (o *Oracle) Judge(ctx context.Context, batch []sdk.Comparison) ([]sdk.Verdi
 			return nil, err
 		}
 	}
-	out[0].Cost += spent
+	spent.onto(&out[0])
 	return out, nil
 }
 
 // beginning asks what has to be known before the first question: the model's name, and whether it can
-// judge. It returns the cost.
-func (o *Oracle) beginning(ctx context.Context) (cost float64, err error) {
+// judge. It returns what that took.
+func (o *Oracle) beginning(ctx context.Context) (took bill, err error) {
 	select {
 	case <-o.begin:
 		defer func() { o.begin <- struct{}{} }()
 	case <-ctx.Done():
-		return 0, context.Cause(ctx)
+		return bill{}, context.Cause(ctx)
 	}
 	if o.begun {
-		return 0, nil
+		return bill{}, nil
 	}
 	if o.model == "" {
 		names, err := o.client.Models(ctx)
 		if err != nil {
-			return 0, err
+			return bill{}, err
 		}
 		if len(names) != 1 {
-			return 0, sdk.Errorf(sdk.CodeUsage, "the server at %s has %d models: %.300q", o.config.url, len(names), names).
+			return bill{}, sdk.Errorf(sdk.CodeUsage, "the server at %s has %d models: %.300q", o.config.url, len(names), names).
 				WithHint("say which one is to judge: model = \"...\"")
 		}
 		o.model = names[0]
 	}
-	if cost, err = o.canaries.first(ctx, o.preferred); err == nil {
+	if took, err = o.canaries.first(ctx, o.preferred); err == nil {
 		o.begun = true
 	}
-	return cost, err
+	return took, err
 }
 
 // explain makes an error of a request one for the user.
@@ -223,18 +223,19 @@ func together(ctx context.Context, places chan struct{}, tasks []task) error {
 	return context.Cause(ctx)
 }
 
-// preferred says which of two texts the judge prefers, as P of the first, and what that cost. P is nil
+// preferred says which of two texts the judge prefers, as P of the first, and what that took. P is nil
 // where the judge abstains. Canaries are asked with it, by workers who have a place already.
-func (o *Oracle) preferred(ctx context.Context, prompt sdk.Prompt, a, b string) (*float64, float64, error) {
+func (o *Oracle) preferred(ctx context.Context, prompt sdk.Prompt, a, b string) (*float64, bill, error) {
 	p := o.plan(sdk.Comparison{Prompt: prompt, Candidates: []string{a, b}, Pairs: []sdk.Ordered{{A: 0, B: 1}}}, false)
 	if err := together(ctx, make(chan struct{}, len(p.tasks)), p.tasks); err != nil {
-		return nil, 0, err
+		return nil, bill{}, err
 	}
 	v, err := p.verdicts()
+	took := bill{v.Cost, v.Tokens}
 	if err != nil || v.Pairs[0].Abstain != "" {
-		return nil, v.Cost, err
+		return nil, took, err
 	}
-	return &v.Pairs[0].P, v.Cost, nil
+	return &v.Pairs[0].P, took, nil
 }
 
 var _ sdk.Oracle = (*Oracle)(nil)

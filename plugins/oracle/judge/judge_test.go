@@ -213,8 +213,8 @@ func TestAllFormsJudge(t *testing.T) {
 							t.Errorf("%d requests, want %d", n, requests)
 						}
 						// 100 tokens at 10 a million and 10 at 30 are 0.0013.
-						if want := float64(requests) * 0.0013; v.Cost < want*0.9999 || v.Cost > want*1.0001 {
-							t.Errorf("cost %v, want %v", v.Cost, want)
+						if want := float64(requests) * 0.0013; v.Cost < want*0.9999 || v.Cost > want*1.0001 || v.Tokens != 110*requests {
+							t.Errorf("cost %v and %d tokens, want %v and %d", v.Cost, v.Tokens, want, 110*requests)
 						}
 						if mode == "pairwise" {
 							if len(v.Assessed) != 0 {

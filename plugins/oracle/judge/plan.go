@@ -17,7 +17,7 @@ type plan struct {
 	answers    []*answer // to what was asked, each once
 	pairs      []int     // pairwise: each pair's answer; −1 for a pair of equal texts
 	candidates []scored  // else: where each candidate's score is
-	canaries   []*float64
+	canaries   []*bill
 }
 
 // scored is where a candidate's score is: an answer, and a place among the texts that it is about.
@@ -41,10 +41,10 @@ func (o *Oracle) plan(c sdk.Comparison, withCanaries bool) *plan {
 			return err
 		})
 		if which, due := o.canaries.due(o.prompts.hash(c.Prompt, texts)); due && withCanaries {
-			cost := new(float64)
-			p.canaries = append(p.canaries, cost)
+			took := new(bill)
+			p.canaries = append(p.canaries, took)
 			p.tasks = append(p.tasks, func(ctx context.Context) (err error) {
-				*cost, err = o.canaries.ask(ctx, which, o.preferred)
+				*took, err = o.canaries.ask(ctx, which, o.preferred)
 				return err
 			})
 		}
@@ -79,11 +79,11 @@ func (o *Oracle) plan(c sdk.Comparison, withCanaries bool) *plan {
 // verdicts makes the answer to the comparison, when the tasks have run.
 func (p *plan) verdicts() (sdk.Verdicts, error) {
 	out := sdk.Verdicts{ID: p.comparison.ID}
-	for _, cost := range p.canaries {
-		out.Cost += *cost
+	for _, took := range p.canaries {
+		took.onto(&out)
 	}
 	for _, a := range p.answers {
-		out.Cost += a.cost
+		a.bill.onto(&out)
 		if a.model != "" && out.Model != "" && a.model != out.Model {
 			return out, sdk.Errorf(sdk.CodeOracle, "%s answered one comparison with two models, %q and %q", p.config.url, out.Model, a.model).
 				WithHint("name a model that stays the same, or another server: verdicts of two models are not comparable")
