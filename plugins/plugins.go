@@ -33,7 +33,7 @@ func List() []Entry {
 		{sdk.KindLoss, "ipo", "squared distance of the log-ratio margin from 1/(2·beta) (IPO)", plugin(ipo.New)},
 		{sdk.KindOracle, "command", "asks any program: a JSON line in for each question, a JSON line out", plugin(command.New)},
 		{sdk.KindOracle, "length", "prefers the longer text, or the shorter one", plugin(length.New)},
-		{sdk.KindOracle, "verifier", "worked arithmetic: the right final answer wins, among wrong ones the more right steps", plugin(verifier.New)},
+		{sdk.KindOracle, "verifier", "verifies answers: arithmetic with its steps, numbers, LaTeX, choices, texts, JSON, instructions", plugin(verifier.New)},
 		{sdk.KindSampler, "file", "looks completions up in a JSONL file of prompt and completion, such as a teacher's answers", plugin(file.New)},
 		{sdk.KindSampler, "nucleus", "draws from the policy in training: temperature, top-k, top-p, min-p", plugin(nucleus.New)},
 	}

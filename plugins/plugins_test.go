@@ -5,6 +5,7 @@ import (
 	"os"
 	"path"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/dno-project/dno/sdk"
@@ -31,10 +32,14 @@ func TestEveryEntryIsWhatItsManifestSays(t *testing.T) {
 			}
 			given := sdk.Settings{}
 			for _, s := range m.Settings {
-				if s.Help == "" || s.Required == (s.Default != nil) {
+				// Without a default the help says what holds if it is not given.
+				optional := s.Default == nil && strings.Contains(s.Help, "if not given")
+				if s.Help == "" || s.Required == (s.Default != nil || optional) {
 					t.Errorf("setting %q: wants a help line, and a default unless it is required", s.Name)
 				}
-				given[s.Name] = s.Default
+				if s.Default != nil {
+					given[s.Name] = s.Default
+				}
 				if s.Required {
 					given[s.Name] = "required settings are all texts"
 				}
