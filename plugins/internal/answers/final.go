@@ -109,6 +109,7 @@ func Reference(text string) (Quantity, bool) {
 }
 
 var (
+	mixedTeX     = regexp.MustCompile(`([0-9])\s*(\\[dtc]?frac)`)
 	fractionTeX  = regexp.MustCompile(`\\[dtc]?frac\s*(?:\{\s*([^{}]*?)\s*\}\s*\{\s*([^{}]*?)\s*\}|([0-9])([0-9]))`)
 	textTeX      = regexp.MustCompile(`\\(?:text|mathrm|textrm|mbox|textbf|mathbf)\s*\{([^{}]*)\}`)
 	degreesTeX   = regexp.MustCompile(`\s*\^\s*(?:\{\s*\\circ\s*\}|\\circ)`)
@@ -128,7 +129,8 @@ func untex(line string) string {
 	}
 	line = degreesTeX.ReplaceAllString(line, "°")
 	line = groupsTeX.Replace(line)
-	line = fractionTeX.ReplaceAllString(line, " $1$3/$2$4")
+	line = mixedTeX.ReplaceAllString(line, "$1 $2")
+	line = fractionTeX.ReplaceAllString(line, "$1$3/$2$4")
 	line = textTeX.ReplaceAllString(line, "$1")
 	return commandTeX.ReplaceAllString(line, "")
 }

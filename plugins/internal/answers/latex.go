@@ -15,28 +15,30 @@ const (
 // Boxed is the content of a text's last \boxed{} or \fbox{} whose braces are balanced; false where there
 // is none. Escaped braces are no braces.
 func Boxed(text string) (string, bool) {
-	for end := len(text); ; {
-		at := max(strings.LastIndex(text[:end], `\boxed`), strings.LastIndex(text[:end], `\fbox`))
-		if at < 0 {
+	end := len(text) // of what is looked at for the box: what comes later holds no whole one
+	for at := end; ; {
+		if at = strings.LastIndexByte(text[:at], '\\'); at < 0 {
 			return "", false
 		}
-		open := at + strings.IndexByte(text[at:], 'x') + 1
-		if strings.HasPrefix(text[at:], `\boxed`) {
-			open = at + len(`\boxed`)
-		}
-		rest := strings.TrimLeft(text[open:end], " ")
-		if strings.HasPrefix(rest, "{") {
-			if n := balanced(rest); n > 0 {
-				return strings.TrimSpace(rest[1 : n-1]), true
+		rest, ok := strings.CutPrefix(text[at:end], `\boxed`)
+		if !ok {
+			if rest, ok = strings.CutPrefix(text[at:end], `\fbox`); !ok {
+				continue
 			}
 		}
-		// What comes later holds no whole box, so that each byte is looked at twice at most.
+		rest = strings.TrimLeft(rest, " ")
+		if n := balanced(rest); n > 0 {
+			return strings.TrimSpace(rest[1 : n-1]), true
+		}
 		end = at
 	}
 }
 
 // balanced is the length of the group in braces at the start of a text; 0 where it does not end.
 func balanced(text string) int {
+	if !strings.HasPrefix(text, "{") {
+		return 0
+	}
 	depth := 0
 	for i := 0; i < len(text); i++ {
 		switch text[i] {

@@ -262,6 +262,8 @@ func readNumber(text string) (v *big.Rat, n int) {
 	return v, n
 }
 
+var separators = strings.NewReplacer(",", "", narrow, "", "'", "", "’", "")
+
 // decimal reads digits, or one of Unicode's fractions. whole says that there is neither.
 func decimal(text string) (v *big.Rat, n int, whole bool) {
 	if r, size := utf8.DecodeRuneInString(text); vulgar[r] != nil {
@@ -278,7 +280,7 @@ func decimal(text string) (v *big.Rat, n int, whole bool) {
 	if n == 0 {
 		return nil, 0, false
 	}
-	plain := strings.NewReplacer(",", "", narrow, "", "'", "", "’", "").Replace(text[:n])
+	plain := separators.Replace(text[:n])
 	if len(plain) > maxDigits+1 {
 		return nil, n, false
 	}

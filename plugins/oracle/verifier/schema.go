@@ -79,7 +79,7 @@ func (noLoader) Load(url string) (any, error) {
 }
 
 // schemaURL is what the schema is called in error messages.
-const schemaURL = "schema:/"
+const schemaURL = "file:///schema.json"
 
 func readSchema(text []byte) (*jsonschema.Schema, error) {
 	if len(text) > maxSchema {
