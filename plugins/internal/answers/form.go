@@ -137,7 +137,7 @@ func bare(tokens []token) []token {
 		switch {
 		case tokens[n-1].is("."):
 			tokens = tokens[:n-1]
-		case tokens[0].is("{") && match(tokens, "{", "}") == n-1:
+		case n > 1 && tokens[0].is("{") && match(tokens, "{", "}") == n-1:
 			tokens = tokens[1 : n-1]
 		case n > 2 && isLetter(tokens[0]) && (tokens[1].is("=") || tokens[1].is(`\in`)) && len(split(tokens[2:], "=")) == 1:
 			tokens = tokens[2:]
