@@ -129,19 +129,21 @@ func (o *Oracle) Judge(ctx context.Context, batch []sdk.Comparison) ([]sdk.Verdi
 	if o.check == nil {
 		return pairs.Judge(ctx, batch, arithmetic)
 	}
-	graders := make([]grader, len(batch))
-	reasons := make([]string, len(batch))
+	out := make([]sdk.Verdicts, len(batch))
 	for i, c := range batch {
-		var err error
-		if graders[i], reasons[i], err = o.check(c.Prompt); err != nil {
+		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
+		if err := pairs.Check(c); err != nil {
+			return nil, err
+		}
+		grade, why, err := o.check(c.Prompt)
+		if err != nil {
+			return nil, err
+		}
+		out[i] = judge(c, grade, why)
 	}
-	at := -1
-	return pairs.Judge(ctx, batch, func(c sdk.Comparison) sdk.Verdicts {
-		at++
-		return judge(c, graders[at], reasons[at])
-	})
+	return out, nil
 }
 
 func judge(c sdk.Comparison, grade grader, why string) sdk.Verdicts {
