@@ -111,16 +111,23 @@ func conformance(t *testing.T) map[string][]sdk.Settings {
 	for _, s := range both {
 		s["path"], s["args"] = "sh", []any{"-c", always}
 	}
+	schema := filepath.Join(t.TempDir(), "schema.json")
+	if err := os.WriteFile(schema, []byte(`{"type": "integer"}`), 0o600); err != nil { // of the kit's answers "4" is one
+		t.Fatal(err)
+	}
 	url := service(t)
 	return map[string][]sdk.Settings{
-		"loss/dno":        {{}, {"beta": 0.01}},
-		"loss/dpo":        {{}, {"beta": 2, "label_smoothing": 0.25}},
-		"loss/ipo":        {{}, {"beta": 2, "average": false}},
-		"oracle/command":  both,
-		"oracle/cyclic":   {{}, {"traits": []any{"steps", "words", "digits"}, "middles": []any{1.0, 2.0, 0.5}, "scale": 1, "sharpness": 2}},
-		"oracle/http":     {{"url": url}, {"url": url, "batch": 1, "order_matters": false}},
-		"oracle/judge":    judges,
-		"oracle/length":   {{}, {"prefer": "shorter"}},
+		"loss/dno":       {{}, {"beta": 0.01}},
+		"loss/dpo":       {{}, {"beta": 2, "label_smoothing": 0.25}},
+		"loss/ipo":       {{}, {"beta": 2, "average": false}},
+		"oracle/command": both,
+		"oracle/cyclic":  {{}, {"traits": []any{"steps", "words", "digits"}, "middles": []any{1.0, 2.0, 0.5}, "scale": 1, "sharpness": 2}},
+		"oracle/http":    {{"url": url}, {"url": url, "batch": 1, "order_matters": false}},
+		"oracle/judge":   judges,
+		"oracle/length":  {{}, {"prefer": "shorter"}},
+		"oracle/verifier": {{}, {"check": "number", "abs_tol": 0.5, "rel_tol": 0.1}, {"check": "boxed"}, {"check": "choice"},
+			{"check": "exact", "ignore_case": true, "ignore_space": true}, {"check": "regex"}, {"check": "regex", "pattern": "[0-9]"},
+			{"check": "json_schema", "schema": schema}, {"check": "json_schema"}, {"check": "instructions"}},
 		"sampler/command": {{"path": "sh", "args": []any{"-c", parrot}}},
 		"sampler/file":    {{"path": known}},
 		"sampler/nucleus": {{}, {"temperature": 0, "stop": []any{"\n"}}},

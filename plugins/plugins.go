@@ -40,7 +40,7 @@ func List() []Entry {
 		{sdk.KindOracle, "http", "asks any service: a POST of JSON for some questions, their answers back", plugin(http.New)},
 		{sdk.KindOracle, "judge", "asks a language model behind any OpenAI-compatible server: pairwise, listwise or pointwise", plugin(judge.New)},
 		{sdk.KindOracle, "length", "prefers the longer text, or the shorter one", plugin(length.New)},
-		{sdk.KindOracle, "verifier", "worked arithmetic: the right final answer wins, among wrong ones the more right steps", plugin(verifier.New)},
+		{sdk.KindOracle, "verifier", "verifies answers: arithmetic with its steps, numbers, LaTeX, choices, texts, JSON, instructions", plugin(verifier.New)},
 		{sdk.KindSampler, "command", "asks any program: a JSON line in for each prompt, a JSON line with its completions out", plugin(samplercommand.New)},
 		{sdk.KindSampler, "file", "looks completions up in a JSONL file of prompt and completion, such as a teacher's answers", plugin(file.New)},
 		{sdk.KindSampler, "nucleus", "draws from the policy in training: temperature, top-k, top-p, min-p", plugin(nucleus.New)},

@@ -1,264 +1,218 @@
-// Package verifier is the oracle of worked arithmetic: a right final answer wins, and among wrong ones the more right steps.
+// Package verifier is the oracle that verifies answers: arithmetic with its steps, numbers, LaTeX, choices, texts, JSON, instructions.
 package verifier
 
 import (
 	"context"
 	"fmt"
 	"maps"
-	"math/big"
+	"slices"
 	"strings"
 
 	"github.com/dno-project/dno/plugins/internal/pairs"
 	"github.com/dno-project/dno/sdk"
 )
 
-// Labels that every assessment carries beside [sdk.LabelCorrect].
-const (
-	LabelStepsRight = "steps_right" // steps that earn credit
-	LabelStepsTotal = "steps_total" // the most that can earn it, for this prompt
-)
+// Oracle verifies each completion by itself, as its setting "check" says, and prefers the one that
+// does better. Without the setting it is worked arithmetic.
+//
+//	arithmetic    the final number, and among wrong ones the right steps
+//	number        the final number, exact, with units and tolerances
+//	boxed         LaTeX in \boxed{}
+//	choice        the letter A to J of a multiple choice
+//	exact         the whole text
+//	regex         a pattern in the text
+//	json_schema   JSON that is valid against a schema
+//	instructions  constraints on the text, the share of them that is followed
+//
+// P is 1 or 0 where one of two completions has the higher score, else ½. Every assessment carries a
+// score and [sdk.LabelCorrect]. A score is 1 for a right completion and 0 for a wrong one; arithmetic and
+// instructions grade, as their own comments say.
+//
+// Where a prompt cannot be checked (no reference answer, one of another form, no schema, no
+// instructions) the oracle abstains from its pairs and assesses nothing. What is the completion's fault
+// is wrong: no answer, several answers, more than 1 MiB of text (64 KiB for arithmetic).
+type Oracle struct {
+	check check // nil: arithmetic
+}
 
-// Oracle reads a completion such as "17+45=62;62+8=70" and compares it with the prompt's
-// reference answer, in exact decimal arithmetic.
-//
-// Steps stand between semicolons and newlines, each "expression = value": decimals, + - * / and
-// brackets; words or a label may come before, a unit after. Nothing is rounded: 10/3=3.33 is wrong.
-//
-// The final answer is the value after the last "=", or in a text without "=" the last number. It
-// is right if it equals the reference answer as a number; units are not compared. A completion
-// that was cut off counts by its text; one of more than 64 KiB is wrong.
-//
-// A step is right if its arithmetic holds and each of its operands is in stock, from which it
-// takes them. In stock are the prompt's numbers, as often as they stand there, and the value of
-// each written step, right or wrong, that took something from stock. So a slip costs one step and
-// not all that follow, and a true equation about nothing earns nothing.
-//
-// Only the first N written steps can earn credit. A step needs an operator to be one ("1=1" is
-// none), and one written before earns nothing. So padding displaces the steps that count, and
-// where the right solution itself repeats a step, N is out of reach by that much.
-//
-// N comes from the prompt's metadata "steps", the reference's worked steps: a list of texts like
-// "17+45", or just their number. Without it (or with anything else under that name), N is one less
-// than the prompt has numbers m, and at least 1. N steps of two operands need N+1 numbers: where
-// m is less, N+1−m operands may be numbers that were in stock and are used up. From a list it is
-// known exactly how many such operands there are, and its constants, as in "2*(3+4)", are in stock.
-//
-// What the oracle does not know is which operation a prompt asks for: a true equation of the
-// prompt's own numbers earns its step.
-//
-// P is 1 or 0 where only one of two is right, or both are wrong and one has more right steps;
-// else ½. The score is 10·correct + steps_right/steps_total, so right answers, which tie, still
-// differ in score. Without a readable reference answer the oracle abstains.
-type Oracle struct{}
+// check reads what a prompt asks for. It returns the grader of the prompt's completions, or why there is
+// none; an error where the prompt's metadata is at fault.
+type check func(p sdk.Prompt) (grader, string, error)
 
-// New returns the oracle. It has no settings and no state.
-func New() sdk.Oracle { return Oracle{} }
+// grader grades one completion of at most maxCompletion bytes.
+type grader func(text string) grade
+
+// grade is what a completion has earned.
+type grade struct {
+	score   float64 // 0 to 1
+	correct bool
+	labels  map[string]float64 // beside [sdk.LabelCorrect]
+}
+
+// maxCompletion is the longest text, in bytes, that is checked by anything but arithmetic.
+const maxCompletion = 1 << 20
+
+// New returns the oracle, which checks arithmetic until it is configured otherwise.
+func New() sdk.Oracle { return &Oracle{} }
+
+// checks are the legal values of the setting "check" with the settings that each of them reads.
+var checks = map[string]struct {
+	settings  []string
+	configure func(sdk.Settings) (check, error)
+}{
+	"arithmetic":   {nil, func(sdk.Settings) (check, error) { return nil, nil }},
+	"number":       {[]string{"abs_tol", "rel_tol"}, configureNumber},
+	"boxed":        {nil, func(sdk.Settings) (check, error) { return boxed, nil }},
+	"choice":       {nil, func(sdk.Settings) (check, error) { return choice, nil }},
+	"exact":        {[]string{"ignore_case", "ignore_space"}, configureExact},
+	"regex":        {[]string{"pattern"}, configureRegex},
+	"json_schema":  {[]string{"schema"}, configureSchema},
+	"instructions": {nil, func(sdk.Settings) (check, error) { return instructed, nil }},
+}
 
 // Manifest declares a pairwise oracle for which the order does not matter.
-func (Oracle) Manifest() sdk.Manifest {
+//
+// No setting has a default in the manifest: the host would fill it in, and settings are part of the key
+// under which a run keeps a judgment, so that runs recorded before there were settings could not be
+// gone on with.
+func (*Oracle) Manifest() sdk.Manifest {
 	return sdk.Manifest{
 		Kind:    sdk.KindOracle,
 		Name:    "verifier",
 		Version: "1",
-		Help:    "worked arithmetic: the right final answer wins, among wrong ones the more right steps",
-		Oracle:  sdk.OracleTraits{Form: sdk.FormPairwise, Concurrency: 4},
+		Help:    "verifies answers: arithmetic with its steps, numbers, LaTeX, choices, texts, JSON, instructions",
+		Settings: []sdk.Setting{
+			{Name: "check", Type: sdk.TypeString, OneOf: slices.Sorted(maps.Keys(checks)),
+				Help: "how: arithmetic (if not given), number, boxed, choice, exact, regex, json_schema, instructions"},
+			{Name: "abs_tol", Type: sdk.TypeNumber, Min: sdk.AtLeast(0),
+				Help: "number: greatest difference, in the reference's unit; 0 if not given"},
+			{Name: "rel_tol", Type: sdk.TypeNumber, Min: sdk.AtLeast(0),
+				Help: "number: greatest difference, as a share of the reference; 0 if not given"},
+			{Name: "ignore_case", Type: sdk.TypeBool, Help: "exact: A is a; false if not given"},
+			{Name: "ignore_space", Type: sdk.TypeBool, Help: "exact: white space at the ends and its kind and amount within do not count; false if not given"},
+			{Name: "pattern", Type: sdk.TypeString, Help: "regex: what is to be found (RE2); if not given, the reference answer is the pattern"},
+			{Name: "schema", Type: sdk.TypePath, Help: "json_schema: file; if not given, the schema is the prompt's metadata \"schema\""},
+		},
+		Oracle: sdk.OracleTraits{Form: sdk.FormPairwise, Concurrency: 4},
 	}
 }
 
-// Configure has nothing to configure.
-func (Oracle) Configure(context.Context, sdk.Settings) error { return nil }
-
-// Judge assesses each candidate once and compares the asked pairs.
-func (Oracle) Judge(ctx context.Context, batch []sdk.Comparison) ([]sdk.Verdicts, error) {
-	return pairs.Judge(ctx, batch, judge)
+// Configure takes the settings. One that the check does not read is an error, for it would be without effect.
+func (o *Oracle) Configure(_ context.Context, s sdk.Settings) error {
+	name := s.String("check", "arithmetic")
+	c, ok := checks[name]
+	if !ok {
+		return sdk.Errorf(sdk.CodeUsage, "setting \"check\": want one of %s, have %q", strings.Join(slices.Sorted(maps.Keys(checks)), ", "), name)
+	}
+	for _, given := range slices.Sorted(maps.Keys(s)) {
+		if given == "check" || slices.Contains(c.settings, given) {
+			continue
+		}
+		err := sdk.Errorf(sdk.CodeUsage, "setting %q: the check %q does not read it", given, name)
+		for other, c := range checks {
+			if slices.Contains(c.settings, given) {
+				return err.WithHint("leave it out, or set check = %q", other)
+			}
+		}
+		return err
+	}
+	check, err := c.configure(s)
+	if err != nil {
+		return err
+	}
+	o.check = check
+	return nil
 }
 
-func judge(c sdk.Comparison) sdk.Verdicts {
-	out := sdk.Verdicts{ID: c.ID, Pairs: make([]sdk.Verdict, len(c.Pairs))}
-	answer, ok := parseValue(plain(c.Prompt.Answer))
-	if !ok {
-		why := "the prompt has no reference answer"
-		if c.Prompt.Answer != "" {
-			why = fmt.Sprintf("the prompt's reference answer %.40q is not a number", c.Prompt.Answer)
+// Judge assesses each candidate once and compares the asked pairs.
+func (o *Oracle) Judge(ctx context.Context, batch []sdk.Comparison) ([]sdk.Verdicts, error) {
+	if o.check == nil {
+		return pairs.Judge(ctx, batch, arithmetic)
+	}
+	out := make([]sdk.Verdicts, len(batch))
+	for i, c := range batch {
+		if err := ctx.Err(); err != nil {
+			return nil, err
 		}
+		if err := pairs.Check(c); err != nil {
+			return nil, err
+		}
+		grade, why, err := o.check(c.Prompt)
+		if err != nil {
+			return nil, err
+		}
+		out[i] = judge(c, grade, why)
+	}
+	return out, nil
+}
+
+func judge(c sdk.Comparison, grade grader, why string) sdk.Verdicts {
+	out := sdk.Verdicts{ID: c.ID, Pairs: make([]sdk.Verdict, len(c.Pairs))}
+	if why != "" {
 		for i := range out.Pairs {
 			out.Pairs[i].Abstain = why
 		}
 		return out
 	}
-	e := expect(c.Prompt, answer)
-	marks := make([]mark, len(c.Candidates))
-	for i, text := range c.Candidates {
-		marks[i] = e.mark(text)
-		out.Assessed = append(out.Assessed, marks[i].assessment(e.steps))
+	for _, text := range c.Candidates {
+		out.Assessed = append(out.Assessed, assess(grade, text))
 	}
 	for i, p := range c.Pairs {
-		out.Pairs[i] = compare(marks[p.A], marks[p.B])
+		out.Pairs[i] = prefer(out.Assessed[p.A], out.Assessed[p.B])
 	}
 	return out
 }
 
-// expected is what a prompt asks for.
-type expected struct {
-	answer *big.Rat
-	steps  int // N, how many written steps can earn credit
-	stock  stock
+func assess(grader grader, text string) sdk.Assessment {
+	var g grade
+	if len(text) <= maxCompletion {
+		g = grader(text)
+	}
+	labels := map[string]float64{sdk.LabelCorrect: 0}
+	if g.correct {
+		labels[sdk.LabelCorrect] = 1
+	}
+	maps.Copy(labels, g.labels)
+	return sdk.Assessment{Score: &g.score, Labels: labels}
 }
 
-// stock is what operands are taken from.
-type stock struct {
-	count map[string]int // how often each number is there, by its [key]; 0 where it is used up
-	spare int            // how many operands may be numbers that are used up
-}
-
-// key names a number whatever its sign, since in "5-7" the 7 is the prompt's.
-func key(v *big.Rat) string { return new(big.Rat).Abs(v).RatString() }
-
-// take takes the operands out of stock and returns how many of them were there.
-func (s *stock) take(operands []*big.Rat) (taken int) {
-	for _, v := range operands {
-		k := key(v)
-		switch n, known := s.count[k]; {
-		case n > 0:
-			s.count[k]--
-		case known && s.spare > 0:
-			s.spare--
-		default:
-			continue
-		}
-		taken++
-	}
-	return taken
-}
-
-func expect(prompt sdk.Prompt, answer *big.Rat) expected {
-	text := prompt.Text()
-	if len(text) > maxText {
-		text = text[:maxText]
-	}
-	given := numbers(plain(text))
-	s := stock{count: map[string]int{}}
-	for _, v := range given {
-		s.count[key(v)]++
-	}
-	if list := referenceSteps(prompt.Metadata["steps"]); list != nil {
-		return expected{answer, len(list), s.asUsedBy(list)}
-	}
-	steps, _ := prompt.Metadata["steps"].(float64)
-	n := int(steps)
-	if !(steps >= 1 && steps <= maxSteps) || float64(n) != steps {
-		n = max(1, len(given)-1)
-	}
-	s.spare = max(0, n+1-len(given))
-	return expected{answer, n, s}
-}
-
-// asUsedBy returns the stock, with the constants and the spare operands that the reference needs.
-func (s stock) asUsedBy(reference []expression) stock {
-	left := maps.Clone(s.count)
-	for _, step := range reference {
-		for _, v := range step.operands {
-			switch n, known := left[key(v)]; {
-			case n > 0:
-				left[key(v)]--
-			case known:
-				s.spare++
-			default:
-				s.count[key(v)]++
-				left[key(v)] = 0
-			}
-		}
-		if step.value != nil {
-			left[key(step.value)]++
-		}
-	}
-	return s
-}
-
-// referenceSteps reads a list of expressions; nil where it is none.
-func referenceSteps(metadata any) []expression {
-	list, _ := metadata.([]any)
-	if len(list) > maxSteps {
-		return nil
-	}
-	var out []expression
-	for _, entry := range list {
-		text, _ := entry.(string)
-		left, _, _ := strings.Cut(plain(text), "=")
-		_, e, ok := parseEquation(left)
-		if !ok {
-			return nil
-		}
-		out = append(out, e)
-	}
-	return out
-}
-
-// mark is what a completion has earned.
-type mark struct {
-	correct bool
-	right   int // steps that earn credit
-}
-
-func (e expected) mark(text string) mark {
-	if len(text) > maxText {
-		return mark{}
-	}
-	text = plain(text)
-	var m mark
-	if final := finalAnswer(text); final != nil {
-		m.correct = final.Cmp(e.answer) == 0
-	}
-	left := stock{maps.Clone(e.stock.count), e.stock.spare}
-	seen := map[string]bool{}
-	written := 0
-	for _, fragment := range lines(text) {
-		s, ok := parseStep(fragment)
-		if !ok {
-			continue
-		}
-		if written == e.steps {
-			break
-		}
-		written++
-		taken := left.take(s.operands)
-		if s.holds() && taken == len(s.operands) && !seen[s.text] {
-			m.right++
-		}
-		seen[s.text] = true
-		if taken > 0 {
-			left.count[key(s.claimed)]++
-		}
-	}
-	return m
-}
-
-func (m mark) assessment(steps int) sdk.Assessment {
-	correct := 0.0
-	if m.correct {
-		correct = 1
-	}
-	score := 10*correct + float64(m.right)/float64(steps)
-	return sdk.Assessment{Score: &score, Labels: map[string]float64{
-		sdk.LabelCorrect: correct, LabelStepsRight: float64(m.right), LabelStepsTotal: float64(steps)}}
-}
-
-func compare(a, b mark) sdk.Verdict {
-	switch {
-	case a.correct && b.correct:
-		return sdk.Verdict{P: 0.5, Reason: "both answers are right"}
-	case a.correct:
-		return sdk.Verdict{P: 1, Reason: "only the first answer is right"}
-	case b.correct:
-		return sdk.Verdict{P: 0, Reason: "only the second answer is right"}
-	}
-	v := sdk.Verdict{P: 0.5, Reason: fmt.Sprintf("both answers are wrong, right steps %d to %d", a.right, b.right)}
-	if a.right > b.right {
+func prefer(a, b sdk.Assessment) sdk.Verdict {
+	rightA, rightB := a.Labels[sdk.LabelCorrect] == 1, b.Labels[sdk.LabelCorrect] == 1
+	v := sdk.Verdict{P: 0.5, Reason: "both answers are right"}
+	if *a.Score > *b.Score {
 		v.P = 1
-	} else if a.right < b.right {
+	} else if *a.Score < *b.Score {
 		v.P = 0
+	}
+	switch {
+	case rightA && rightB:
+	case rightA:
+		v.Reason = "only the first answer is right"
+	case rightB:
+		v.Reason = "only the second answer is right"
+	default:
+		v.Reason = "both answers are wrong"
+		if *a.Score > 0 || *b.Score > 0 {
+			v.Reason = fmt.Sprintf("both answers are wrong, by score %.3g to %.3g", *a.Score, *b.Score)
+		}
 	}
 	return v
 }
 
-var _ sdk.Oracle = Oracle{}
+// rightOrWrong is the grade of a check that knows nothing between.
+func rightOrWrong(right bool) grade {
+	if right {
+		return grade{score: 1, correct: true}
+	}
+	return grade{}
+}
+
+// unreadable says why a reference answer cannot be used.
+func unreadable(answer, want string) string {
+	if strings.TrimSpace(answer) == "" {
+		return "the prompt has no reference answer"
+	}
+	return fmt.Sprintf("the prompt's reference answer %.40q is not %s", answer, want)
+}
+
+var _ sdk.Oracle = (*Oracle)(nil)

@@ -2,162 +2,300 @@ package verifier
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/dno-project/dno/sdk"
 )
 
-func ask(text, answer string, steps []any) sdk.Prompt {
-	p := sdk.Prompt{Messages: []sdk.Message{{Role: "user", Content: text}}, Answer: answer}
-	if steps != nil {
-		p.Metadata = map[string]any{"steps": steps}
-	}
-	return p
-}
-
-// verdict judges two completions in both orders, which have to mirror each other.
-func verdict(t *testing.T, p sdk.Prompt, a, b string) (sdk.Verdict, []sdk.Assessment) {
+// configured returns an oracle with these settings, as the host would give them.
+func configured(t testing.TB, given sdk.Settings) sdk.Oracle {
 	t.Helper()
-	out, err := New().Judge(context.Background(), []sdk.Comparison{{ID: "q", Prompt: p, Candidates: []string{a, b},
-		Pairs: []sdk.Ordered{{A: 0, B: 1}, {A: 1, B: 0}}}})
+	o := New()
+	s, err := o.Manifest().Resolve(given)
+	if err == nil {
+		err = o.Configure(context.Background(), s)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(out) != 1 || out[0].ID != "q" || len(out[0].Pairs) != 2 {
-		t.Fatalf("got %+v", out)
-	}
-	there, back := out[0].Pairs[0], out[0].Pairs[1]
-	if there.Abstain != back.Abstain || there.Abstain == "" && there.P+back.P != 1 {
-		t.Fatalf("the orders disagree: %+v, %+v", there, back)
-	}
-	return there, out[0].Assessed
+	return o
 }
 
-// The prompt asks for 17+45+8+30 = 100: 17+45=62; 62+8=70; 70+30=100.
-func TestPreferences(t *testing.T) {
-	t.Parallel()
-	sum := ask("17 45 8 30", "100", nil)
-	const right = "17+45=62;62+8=70;70+30=100"
-	for name, c := range map[string]struct {
-		a, b string
-		p    float64
-	}{
-		"right beats wrong":                            {right, "17+45=52;52+8=60;60+30=90", 1},
-		"two right ones tie, however many steps":       {right, "100", 0.5},
-		"right without steps beats wrong with steps":   {"100", "17+45=62;62+8=70;70+30=101", 1},
-		"among wrong ones more right steps win":        {"17+45=62;62+8=70;70+30=90", "17+45=52;52+8=50;50+30=90", 1},
-		"a slip costs one step, not those that follow": {"17+45=52;52+8=60;60+30=90", "17+45=52;52+8=50;50+30=80", 1},
-		"as many right steps tie":                      {"17+45=52;52+8=60;60+30=90", "17+45=62;62+8=60;60+30=90", 0.5},
-		"a cut completion counts by its text":          {"17+45=62;62+8=7", "17+45=52;52+8=6", 1},
-		"identical wrong ones tie":                     {"5", "5", 0.5},
-		"a unit and another spelling are as good":      {"17+45=62;62+8=70;70+30=100.0 cm", right, 0.5},
-	} {
-		t.Run(name, func(t *testing.T) {
-			if v, _ := verdict(t, sum, c.a, c.b); v.P != c.p || v.Abstain != "" || v.Reason == "" {
-				t.Errorf("got %+v, want P = %v", v, c.p)
-			}
-		})
+// assessOne judges one completion against an empty one, and returns its assessment and why the oracle abstains.
+func assessOne(t testing.TB, o sdk.Oracle, p sdk.Prompt, text string) (sdk.Assessment, string) {
+	t.Helper()
+	out, err := o.Judge(context.Background(), []sdk.Comparison{{ID: "q", Prompt: p, Candidates: []string{text, ""}, Pairs: []sdk.Ordered{{A: 0, B: 1}}}})
+	if err != nil {
+		t.Fatal(err)
 	}
+	if why := out[0].Pairs[0].Abstain; why != "" {
+		if len(out[0].Assessed) != 0 {
+			t.Errorf("abstains, and assesses %+v", out[0].Assessed)
+		}
+		return sdk.Assessment{}, why
+	}
+	return out[0].Assessed[0], ""
 }
 
-func TestCredit(t *testing.T) {
+func TestChecks(t *testing.T) {
 	t.Parallel()
-	// With a constant, and with a value that is used twice: 2·(3+4) + (3+4) = 21.
-	reuse := []any{"3+4=7", "7*2", "14+7"}
-	// The surface of a box: 6 steps from 3 numbers, so 4 operands are used again: each side, and the half.
-	box := ask("A box is 18 by 7 by 3 cm.", "402", nil)
-	box.Metadata = map[string]any{"steps": 6.0}
+	steps := map[string]any{"instruction_id_list": []any{"punctuation:no_comma", "startend:quotation"}, "kwargs": []any{map[string]any{}, nil}}
+	schema := map[string]any{"type": "object", "required": []any{"a"}, "properties": map[string]any{"a": map[string]any{"type": "integer"}}}
 	for name, c := range map[string]struct {
-		prompt       sdk.Prompt
-		text         string
-		right, total float64
+		given    sdk.Settings
+		answer   string
+		metadata map[string]any
+		text     string
+		score    float64
+		abstain  string // the beginning
 	}{
-		"all steps":                                       {ask("17 45 8", "70", nil), "17+45=62;62+8=70", 2, 2},
-		"in another order":                                {ask("17 45 8", "70", nil), "8+17=25;25+45=70", 2, 2},
-		"in one long step":                                {ask("17 45 8", "70", nil), "17+45+8=70", 1, 2},
-		"with words around":                               {ask("Add 17, 45 and 8.", "70", nil), "First: 17 + 45 = 62 cm\nthen: 62 + 8 = 70 cm", 2, 2},
-		"a prompt without numbers has one step":           {ask("seven and five", "12", nil), "7+5=12", 0, 1},
-		"an operand from nowhere":                         {ask("17 45 8", "70", nil), "17+54=71;71+8=79", 1, 2},
-		"the same number used twice":                      {ask("17 45 8", "70", nil), "17+45=62;62+45=107", 1, 2},
-		"a number that the prompt has twice":              {ask("5 5 8", "18", nil), "5+5=10;10+8=18", 2, 2},
-		"a value that was never written":                  {ask("17 45 8", "70", nil), "62+8=70", 0, 2},
-		"numbers of any turn of the conversation":         {sdk.Prompt{Messages: []sdk.Message{{Role: "user", Content: "17"}, {Role: "user", Content: "45"}}}, "17+45=62", 1, 1},
-		"the reference's constant is in stock":            {ask("a 3 by 4 room", "21", reuse), "3+4=7;7*2=14;14+7=21", 3, 3},
-		"a slip may be used again as the right value":     {ask("a 3 by 4 room", "21", reuse), "3+4=8;8*2=16;16+8=24", 2, 3},
-		"numbers are used again if so many steps need it": {box, "18*7=126;18*3=54;7*3=21;126+54=180;180+21=201;201+201=402", 6, 6},
-		"and after a slip too":                            {box, "18*7=76;18*3=54;7*3=21;76+54=130;130+21=151;151+151=302", 5, 6},
-		// 18, 7; 18 again, 3; 18 and 7 again; 18 again, and 3 would be the fifth.
-		"but not more often":                       {box, "18*7=126;18*3=54;18+7=25;18+3=21;7*3=21;7+3=10", 3, 6},
-		"and no other number":                      {box, "18*7=126;18*4=72", 1, 6},
-		"without the reference it is from nowhere": {ask("a 3 by 4 room", "21", nil), "3+4=7;7*2=14;14+7=21", 1, 1},
-		"a reference that is no list is not used":  {sdk.Prompt{Messages: []sdk.Message{{Role: "user", Content: "17 45 8"}}, Metadata: map[string]any{"steps": 2.0}}, "17+45=62;62+8=70", 2, 2},
-		"a reference of words is not used":         {ask("17 45 8", "70", []any{"add them"}), "17+45=62;62+8=70", 2, 2},
-		"64 KiB and more is not read":              {ask("17 45 8", "70", nil), "17+45=62;62+8=70" + strings.Repeat(" ", 64<<10), 0, 2},
-		// Padding.
-		"equations without operator are no steps":      {ask("17 45 8", "70", nil), "1=1;1=1;17=17", 0, 2},
-		"true equations about nothing":                 {ask("17 45 8", "70", nil), "1+1=2;2+2=4;3+3=6", 0, 2},
-		"a zero from nowhere":                          {ask("17 45 8 9", "79", nil), "0+0=0;0+17=17;0*0=0;17+0=17", 0, 3},
-		"a step that is repeated":                      {ask("5 5 5 5", "20", nil), "5+5=10;5+5=10;5+5=10", 1, 3},
-		"a repeated step with other spaces":            {ask("5 5 5 5", "20", nil), "5+5=10;5 + 5 = 10", 1, 3},
-		"steps beyond the number that there is":        {ask("17 45 8", "70", []any{"17+45"}), "17+45=62;62+8=70", 1, 1},
-		"padding displaces the steps that would count": {ask("17 45 8", "70", nil), "1+1=2;2+2=4;17+45=62;62+8=71", 0, 2},
+		"arithmetic is the default":          {nil, "70", nil, "62+8=70 cm", 10, ""}, // the prompt has no numbers, so no step earns credit
+		"arithmetic by name":                 {sdk.Settings{"check": "arithmetic"}, "70", nil, "70", 10, ""},
+		"number, right":                      {sdk.Settings{"check": "number"}, "1,200 m", nil, "The answer is 1.2 km.", 1, ""},
+		"number, wrong":                      {sdk.Settings{"check": "number"}, "1,200 m", nil, "The answer is 1.3 km.", 0, ""},
+		"number, none":                       {sdk.Settings{"check": "number"}, "1,200", nil, "many", 0, ""},
+		"number, no reference":               {sdk.Settings{"check": "number"}, "", nil, "5", 0, "the prompt has no reference answer"},
+		"number, another reference":          {sdk.Settings{"check": "number"}, "a dozen", nil, "5", 0, `the prompt's reference answer "a dozen" is not a number`},
+		"number, the tolerance as written":   {sdk.Settings{"check": "number", "abs_tol": 0.1}, "10", nil, "10.1", 1, ""},
+		"number, beyond the tolerance":       {sdk.Settings{"check": "number", "abs_tol": 0.1}, "10", nil, "10.11", 0, ""},
+		"number, relative":                   {sdk.Settings{"check": "number", "rel_tol": 0.01}, "200", nil, "202", 1, ""},
+		"boxed, right":                       {sdk.Settings{"check": "boxed"}, `\frac{1}{2}`, nil, `so \boxed{0.5}`, 1, ""},
+		"boxed, no box":                      {sdk.Settings{"check": "boxed"}, `\frac{1}{2}`, nil, "0.5", 0, ""},
+		"boxed, no reference":                {sdk.Settings{"check": "boxed"}, " ", nil, `\boxed{}`, 0, "the prompt has no reference answer"},
+		"boxed, an empty box":                {sdk.Settings{"check": "boxed"}, "0", nil, `\boxed{}`, 0, ""},
+		"choice, right":                      {sdk.Settings{"check": "choice"}, "(B)", nil, "The answer is B.", 1, ""},
+		"choice, ambiguous":                  {sdk.Settings{"check": "choice"}, "B", nil, "The answer is A or B.", 0, ""},
+		"choice, another reference":          {sdk.Settings{"check": "choice"}, "Paris", nil, "B", 0, `the prompt's reference answer "Paris" is not a choice`},
+		"exact":                              {sdk.Settings{"check": "exact"}, "Paris", nil, "Paris", 1, ""},
+		"exact, a newline":                   {sdk.Settings{"check": "exact"}, "Paris", nil, "Paris\n", 0, ""},
+		"exact, another case":                {sdk.Settings{"check": "exact"}, "Paris", nil, "paris", 0, ""},
+		"exact, case ignored":                {sdk.Settings{"check": "exact", "ignore_case": true}, "Été", nil, "éTÉ", 1, ""},
+		"exact, space ignored":               {sdk.Settings{"check": "exact", "ignore_space": true}, "New York", nil, "\n New \t York ", 1, ""},
+		"exact, space between is space":      {sdk.Settings{"check": "exact", "ignore_space": true}, "New York", nil, "NewYork", 0, ""},
+		"exact, both":                        {sdk.Settings{"check": "exact", "ignore_case": true, "ignore_space": true}, "New York", nil, "NEW  YORK", 1, ""},
+		"exact, no reference":                {sdk.Settings{"check": "exact"}, "", nil, "", 0, "the prompt has no reference answer"},
+		"regex of the setting":               {sdk.Settings{"check": "regex", "pattern": `^[a-z]+\d$`}, "", nil, "abc7", 1, ""},
+		"regex of the setting, not found":    {sdk.Settings{"check": "regex", "pattern": `^[a-z]+\d$`}, "", nil, "abc", 0, ""},
+		"regex, anywhere":                    {sdk.Settings{"check": "regex", "pattern": "b+"}, "", nil, "abbc", 1, ""},
+		"regex of the reference":             {sdk.Settings{"check": "regex"}, `(?i)\bparis\b`, nil, "In PARIS.", 1, ""},
+		"regex, no reference":                {sdk.Settings{"check": "regex"}, "", nil, "x", 0, "the prompt has no reference answer"},
+		"regex, a broken reference":          {sdk.Settings{"check": "regex"}, "(", nil, "(", 0, `the prompt's reference answer "(" is not a pattern: error parsing regexp`},
+		"regex, a back reference":            {sdk.Settings{"check": "regex"}, `(a)\1`, nil, "aa", 0, `the prompt's reference answer "(a)\\1" is not a pattern`},
+		"regex, repeated too often":          {sdk.Settings{"check": "regex"}, "a{1001}", nil, "aa", 0, `the prompt's reference answer "a{1001}" is not a pattern`},
+		"regex, repeated repetitions":        {sdk.Settings{"check": "regex"}, "((a{100}){100}){100}", nil, "aa", 0, "the prompt's reference answer"},
+		"regex, a long pattern":              {sdk.Settings{"check": "regex"}, strings.Repeat("a", 4<<10+1), nil, "aa", 0, "the prompt's reference answer"},
+		"regex, a text too long for it":      {sdk.Settings{"check": "regex", "pattern": "(a|b|c){1000}|a"}, "", nil, strings.Repeat("a", 1<<20), 0, ""},
+		"schema of the prompt":               {sdk.Settings{"check": "json_schema"}, "", map[string]any{"schema": schema}, ` {"a": 3} `, 1, ""},
+		"schema, another type":               {sdk.Settings{"check": "json_schema"}, "", map[string]any{"schema": schema}, `{"a": "3"}`, 0, ""},
+		"schema, a whole number":             {sdk.Settings{"check": "json_schema"}, "", map[string]any{"schema": schema}, `{"a": 3.0}`, 1, ""},
+		"schema, missing":                    {sdk.Settings{"check": "json_schema"}, "", map[string]any{"schema": schema}, `{}`, 0, ""},
+		"schema, no JSON":                    {sdk.Settings{"check": "json_schema"}, "", map[string]any{"schema": schema}, `{"a": 3`, 0, ""},
+		"schema, two values":                 {sdk.Settings{"check": "json_schema"}, "", map[string]any{"schema": true}, `{} {}`, 0, ""},
+		"schema, a value and words":          {sdk.Settings{"check": "json_schema"}, "", map[string]any{"schema": true}, `{} so`, 0, ""},
+		"schema, a fence":                    {sdk.Settings{"check": "json_schema"}, "", map[string]any{"schema": true}, "```json\n{}\n```", 0, ""},
+		"schema, a member twice":             {sdk.Settings{"check": "json_schema"}, "", map[string]any{"schema": true}, `{"a": 1, "a": 2}`, 0, ""},
+		"schema, the same name deeper":       {sdk.Settings{"check": "json_schema"}, "", map[string]any{"schema": true}, `{"a": {"a": 2}, "b": ["a", "a"]}`, 1, ""},
+		"schema, 64 deep":                    {sdk.Settings{"check": "json_schema"}, "", map[string]any{"schema": true}, strings.Repeat("[", 64) + strings.Repeat("]", 64), 1, ""},
+		"schema, 65 deep":                    {sdk.Settings{"check": "json_schema"}, "", map[string]any{"schema": true}, strings.Repeat("[", 65) + strings.Repeat("]", 65), 0, ""},
+		"schema, a large exponent":           {sdk.Settings{"check": "json_schema"}, "", map[string]any{"schema": schema}, `{"a": 1e401}`, 0, ""},
+		"schema, a huge exponent":            {sdk.Settings{"check": "json_schema"}, "", map[string]any{"schema": schema}, `{"a": 1e99999999999999999999}`, 0, ""},
+		"schema as text":                     {sdk.Settings{"check": "json_schema"}, "", map[string]any{"schema": `{"type": "null"}`}, "null", 1, ""},
+		"schema that is false":               {sdk.Settings{"check": "json_schema"}, "", map[string]any{"schema": false}, "null", 0, ""},
+		"schema, none":                       {sdk.Settings{"check": "json_schema"}, "", nil, "null", 0, `the prompt has no metadata "schema"`},
+		"schema that is none":                {sdk.Settings{"check": "json_schema"}, "", map[string]any{"schema": map[string]any{"type": "text"}}, "null", 0, `the prompt's metadata "schema" is not a JSON Schema`},
+		"schema with a reference elsewhere":  {sdk.Settings{"check": "json_schema"}, "", map[string]any{"schema": map[string]any{"$ref": "http://127.0.0.1:1/x.json"}}, "null", 0, `the prompt's metadata "schema" is not a JSON Schema`},
+		"schema with a reference to a file":  {sdk.Settings{"check": "json_schema"}, "", map[string]any{"schema": map[string]any{"$ref": "file:///etc/hostname"}}, "null", 0, `the prompt's metadata "schema" is not a JSON Schema`},
+		"schema with a reference to itself":  {sdk.Settings{"check": "json_schema"}, "", map[string]any{"schema": `{"type": "array", "items": {"$ref": "#"}}`}, "[[],[[]]]", 1, ""},
+		"schema that refers to nothing else": {sdk.Settings{"check": "json_schema"}, "", map[string]any{"schema": `{"$ref": "#"}`}, "[]", 0, ""},
+		"schema of draft 7 with a format":    {sdk.Settings{"check": "json_schema"}, "", map[string]any{"schema": `{"$schema": "http://json-schema.org/draft-07/schema#", "format": "date"}`}, `"today"`, 0, ""},
+		"schema of 2020-12 with a format":    {sdk.Settings{"check": "json_schema"}, "", map[string]any{"schema": `{"format": "date"}`}, `"today"`, 1, ""},
+		"instructions, all":                  {sdk.Settings{"check": "instructions"}, "", steps, `"Yes."`, 1, ""},
+		"instructions, half":                 {sdk.Settings{"check": "instructions"}, "", steps, `"Well, yes."`, 0.5, ""},
+		"instructions, none of them":         {sdk.Settings{"check": "instructions"}, "", steps, "Well, yes.", 0, ""},
+		"instructions, none given":           {sdk.Settings{"check": "instructions"}, "", nil, "x", 0, "the prompt has no instructions"},
+		"more than a megabyte":               {sdk.Settings{"check": "number"}, "5", nil, "5" + strings.Repeat(" ", 1<<20), 0, ""},
+		"a megabyte":                         {sdk.Settings{"check": "number"}, "5", nil, "5" + strings.Repeat(" ", 1<<20-1), 1, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if c.prompt.Answer == "" {
-				c.prompt.Answer = "-1"
+			got, why := assessOne(t, configured(t, c.given), sdk.Prompt{Answer: c.answer, Metadata: c.metadata}, c.text)
+			if !strings.HasPrefix(why, c.abstain) || (why == "") != (c.abstain == "") {
+				t.Fatalf("abstains: %q", why)
 			}
-			_, assessed := verdict(t, c.prompt, c.text, "")
-			got := assessed[0]
-			if got.Labels[LabelStepsRight] != c.right || got.Labels[LabelStepsTotal] != c.total {
-				t.Errorf("got %v, want %v of %v steps", got.Labels, c.right, c.total)
-			}
-			if want := 10*got.Labels[sdk.LabelCorrect] + c.right/c.total; got.Score == nil || *got.Score != want {
-				t.Errorf("score %v, want %v", got.Score, want)
-			}
-		})
-	}
-}
-
-func TestReferenceAnswers(t *testing.T) {
-	t.Parallel()
-	for name, c := range map[string]struct {
-		answer  string
-		correct float64
-		abstain string
-	}{
-		"the same number":                 {"12", 1, ""},
-		"another number":                  {"13", 0, ""},
-		"compared as a number":            {"12.00", 1, ""},
-		"with a unit":                     {" 12 cm2 ", 1, ""},
-		"with a currency":                 {"$12", 1, ""},
-		"no answer: the oracle abstains":  {"", 0, "the prompt has no reference answer"},
-		"words: the oracle says so":       {"a dozen", 0, `the prompt's reference answer "a dozen" is not a number`},
-		"arithmetic is not a number here": {"3*4", 0, `the prompt's reference answer "3*4" is not a number`},
-	} {
-		t.Run(name, func(t *testing.T) {
-			v, assessed := verdict(t, ask("3 4", c.answer, nil), "3*4=12", "")
-			if v.Abstain != c.abstain {
-				t.Fatalf("abstains with %q", v.Abstain)
-			}
-			if c.abstain != "" {
-				if len(assessed) != 0 {
-					t.Errorf("assessed all the same: %+v", assessed)
-				}
+			if why != "" {
 				return
 			}
-			if got := assessed[0].Labels[sdk.LabelCorrect]; got != c.correct {
-				t.Errorf("correct %v", got)
+			correct := 0.0
+			if c.score >= 1 {
+				correct = 1
+			}
+			if got.Score == nil || *got.Score != c.score || got.Labels[sdk.LabelCorrect] != correct {
+				t.Errorf("got %v, %v", *got.Score, got.Labels)
 			}
 		})
 	}
 }
 
-func TestAPairOfMissingCandidatesFails(t *testing.T) {
+// A higher score wins, the same score ties, whatever the check.
+func TestTheHigherScoreWins(t *testing.T) {
 	t.Parallel()
-	_, err := New().Judge(context.Background(), []sdk.Comparison{{Prompt: ask("3 4", "12", nil),
-		Candidates: []string{"a", "b"}, Pairs: []sdk.Ordered{{A: 0, B: 2}}}})
-	if sdk.CodeOf(err) != sdk.CodePlugin {
+	p := sdk.Prompt{Metadata: map[string]any{
+		"instruction_id_list": []any{"punctuation:no_comma", "startend:quotation", "change_case:english_lowercase"}, "kwargs": []any{nil, nil, nil}}}
+	texts := []string{`"all of it"`, `"All of it"`, `"All, all"`, "Oh, no", `"Other"`}
+	pairs := []sdk.Ordered{{A: 0, B: 1}, {A: 1, B: 0}, {A: 1, B: 2}, {A: 2, B: 3}, {A: 1, B: 4}, {A: 0, B: 0}, {A: 3, B: 3}}
+	out, err := configured(t, sdk.Settings{"check": "instructions"}).Judge(context.Background(), []sdk.Comparison{{Prompt: p, Candidates: texts, Pairs: pairs}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []sdk.Verdict{
+		{P: 1, Reason: "only the first answer is right"}, {P: 0, Reason: "only the second answer is right"},
+		{P: 1, Reason: "both answers are wrong, by score 0.667 to 0.333"}, {P: 1, Reason: "both answers are wrong, by score 0.333 to 0"},
+		{P: 0.5, Reason: "both answers are wrong, by score 0.667 to 0.667"}, {P: 0.5, Reason: "both answers are right"}, {P: 0.5, Reason: "both answers are wrong"},
+	} {
+		if out[0].Pairs[i] != want {
+			t.Errorf("pair %d: got %+v, want %+v", i, out[0].Pairs[i], want)
+		}
+	}
+	if l := out[0].Assessed[1].Labels; l[LabelFollowed] != 2 || l[LabelInstructions] != 3 {
+		t.Errorf("labels %v", l)
+	}
+}
+
+func TestSettingsThatAreRefused(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	broken := filepath.Join(dir, "broken.json")
+	if err := os.WriteFile(broken, []byte(`{"$ref": "other.json"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	large := filepath.Join(dir, "large.json")
+	if err := os.WriteFile(large, []byte(`"`+strings.Repeat("a", maxSchema)+`"`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		settings   sdk.Settings
+		want, hint string
+	}{
+		"an unknown check":           {sdk.Settings{"check": "numbers"}, `setting "check": want one of arithmetic, boxed,`, ""},
+		"a setting of another check": {sdk.Settings{"check": "exact", "abs_tol": 0.1}, `setting "abs_tol": the check "exact" does not read it`, `set check = "number"`},
+		"a setting of no check":      {sdk.Settings{"ignore_case": true}, `setting "ignore_case": the check "arithmetic" does not read it`, `set check = "exact"`},
+		"a pattern that is none":     {sdk.Settings{"check": "regex", "pattern": "a{2,1}"}, `setting "pattern": error parsing regexp`, "RE2"},
+		"no such schema":             {sdk.Settings{"check": "json_schema", "schema": filepath.Join(dir, "none")}, `setting "schema": open `, ""},
+		"a schema of another file":   {sdk.Settings{"check": "json_schema", "schema": broken}, "nothing is loaded from outside of the schema", "$ref"},
+		"a schema that is too large": {sdk.Settings{"check": "json_schema", "schema": large}, "at most 262144 are read", "$ref"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := New().Configure(context.Background(), c.settings)
+			var e *sdk.Error
+			if !errors.As(err, &e) || e.Code != sdk.CodeUsage || !strings.Contains(err.Error(), c.want) || !strings.Contains(e.Hint, c.hint) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+func TestASchemaFileIsRead(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "schema.json")
+	if err := os.WriteFile(path, []byte(`{"type": "array", "uniqueItems": true}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o := configured(t, sdk.Settings{"check": "json_schema", "schema": path})
+	for text, want := range map[string]float64{"[1, 2]": 1, "[1, 1.0]": 0, "3": 0} {
+		if got, why := assessOne(t, o, sdk.Prompt{Metadata: map[string]any{"schema": false}}, text); why != "" || *got.Score != want {
+			t.Errorf("%s: score %v, %q", text, got.Score, why)
+		}
+	}
+}
+
+func TestAnUnknownInstructionFails(t *testing.T) {
+	t.Parallel()
+	p := sdk.Prompt{ID: "seven", Metadata: map[string]any{"instruction_id_list": []any{"punctuation:no_coma"}, "kwargs": []any{nil}}}
+	_, err := configured(t, sdk.Settings{"check": "instructions"}).Judge(context.Background(), []sdk.Comparison{{Prompt: p, Candidates: []string{"x"}}})
+	var e *sdk.Error
+	if !errors.As(err, &e) || e.Code != sdk.CodeUsage || !strings.Contains(e.Hint, "punctuation:no_comma") ||
+		err.Error() != `read the instructions of prompt "seven": instruction_id_list: there is no instruction "punctuation:no_coma"` {
 		t.Errorf("got %v", err)
 	}
+}
+
+// The settings are part of a judgment's key: without any, the key is that of runs from before there were settings.
+func TestDefaultsAreNoSettings(t *testing.T) {
+	t.Parallel()
+	s, err := New().Manifest().Resolve(nil)
+	if err != nil || len(s) != 0 || New().Manifest().Version != "1" {
+		t.Errorf("settings %v, version %s, %v", s, New().Manifest().Version, err)
+	}
+}
+
+// An oracle that was configured otherwise goes back to arithmetic.
+func TestConfiguredAgain(t *testing.T) {
+	t.Parallel()
+	o := configured(t, sdk.Settings{"check": "exact"})
+	if err := o.Configure(context.Background(), sdk.Settings{}); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := assessOne(t, o, ask("3 4", "12", nil), "3*4=12"); *got.Score != 11 {
+		t.Errorf("score %v", *got.Score)
+	}
+}
+
+// Each check answers for a megabyte, in time.
+func TestAMegabyteIsChecked(t *testing.T) {
+	t.Parallel()
+	all := map[string]any{"schema": `{"type": "array", "uniqueItems": true, "items": {"type": ["integer", "array"]}}`,
+		"instruction_id_list": []any{"length_constraints:number_sentences"}, "kwargs": []any{map[string]any{"num_sentences": 3.0, "relation": "at least"}}}
+	for check, answer := range map[string]string{"arithmetic": "5", "number": "5", "boxed": "5", "choice": "A", "exact": "5", "regex": "(a+)+$", "json_schema": "", "instructions": ""} {
+		o := configured(t, sdk.Settings{"check": check})
+		for _, piece := range []string{"a", "1,", "[", "{\"a\":"} {
+			text := strings.Repeat(piece, (1<<20)/len(piece))
+			start := time.Now()
+			if _, why := assessOne(t, o, sdk.Prompt{Answer: answer, Metadata: all}, text); why != "" {
+				t.Fatal(why)
+			}
+			if took := time.Since(start); took > time.Minute {
+				t.Errorf("%s: %q many times takes %v", check, piece, took)
+			}
+		}
+	}
+	// A long array is valid, and none of its pairs is compared twice.
+	numbers := make([]int, 100_000)
+	for i := range numbers {
+		numbers[i] = i
+	}
+	text, err := json.Marshal(numbers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := assessOne(t, configured(t, sdk.Settings{"check": "json_schema"}), sdk.Prompt{Metadata: all}, string(text)); *got.Score != 1 {
+		t.Error("it is not valid")
+	}
+}
+
+// Nothing panics, and the same text is graded the same by every check.
+func FuzzText(f *testing.F) {
+	for _, seed := range []string{`{"a": [1, 2.5e3, "x", null]}`, "[[[[]]]]", "Paris", `\bParis\b`, "a{3}|b*", `{"type": "object"}`, `{"$ref": "#/$defs/a", "$defs": {"a": {"pattern": "^a"}}}`} {
+		f.Add(seed, seed)
+	}
+	f.Fuzz(func(t *testing.T, answer, text string) {
+		p := sdk.Prompt{Answer: answer, Metadata: map[string]any{"schema": answer}}
+		for _, given := range []sdk.Settings{
+			{"check": "exact"}, {"check": "exact", "ignore_case": true, "ignore_space": true}, {"check": "regex"}, {"check": "json_schema"},
+		} {
+			o := configured(t, given)
+			a, why := assessOne(t, o, p, text)
+			b, again := assessOne(t, o, p, text)
+			if why != again || why == "" && *a.Score != *b.Score {
+				t.Errorf("%v: %+v %q, then %+v %q", given, a, why, b, again)
+			}
+			if given["check"] == "exact" && answer == text && why == "" && *a.Score != 1 {
+				t.Errorf("%v: a text is not itself", given)
+			}
+		}
+	})
 }
