@@ -228,7 +228,7 @@ func (a *app) diagnosePlugins(ctx context.Context) []check {
 	return out
 }
 
-// placeholder gives each required path a file that exists, and each required text some.
+// placeholder gives each required path a file that exists, and each required text an URL that nobody asks.
 func placeholder(m sdk.Manifest) sdk.Settings {
 	s := sdk.Settings{}
 	for _, setting := range m.Settings {
@@ -236,7 +236,7 @@ func placeholder(m sdk.Manifest) sdk.Settings {
 		case setting.Required && setting.Type == sdk.TypePath:
 			s[setting.Name] = embeddedModel + "/teacher.jsonl"
 		case setting.Required && setting.Type == sdk.TypeString:
-			s[setting.Name] = "none"
+			s[setting.Name] = "https://localhost/"
 		}
 	}
 	return s

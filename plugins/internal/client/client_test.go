@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"compress/gzip"
 	"context"
 	"crypto/x509"
@@ -136,8 +137,26 @@ func hijack(t *testing.T, w http.ResponseWriter) net.Conn {
 	return conn
 }
 
+func compressed(t *testing.T, data []byte) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	z := gzip.NewWriter(&out)
+	_, err := z.Write(data)
+	if err == nil {
+		err = z.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
+}
+
 func TestF9FaultsOfTheConnection(t *testing.T) {
 	t.Parallel()
+	bomb := compressed(t, make([]byte, MaxBody+1))
+	if len(bomb) > 1<<16 {
+		t.Fatalf("zeros compressed to %d bytes", len(bomb))
+	}
 	for name, c := range map[string]struct {
 		timeout  time.Duration
 		answer   func(t *testing.T, w http.ResponseWriter, r *http.Request)
@@ -179,10 +198,7 @@ func TestF9FaultsOfTheConnection(t *testing.T) {
 		}, "the answer is longer than 8 MiB", 1},
 		"a body that is small when compressed": {time.Minute, func(_ *testing.T, w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Encoding", "gzip")
-			z := gzip.NewWriter(w)
-			for err := error(nil); err == nil; {
-				_, err = z.Write(make([]byte, 1<<20))
-			}
+			_, _ = w.Write(bomb)
 		}, "the answer is longer than 8 MiB", 1},
 		"a header without end": {time.Minute, func(t *testing.T, w http.ResponseWriter, _ *http.Request) {
 			conn := hijack(t, w)
@@ -198,7 +214,9 @@ func TestF9FaultsOfTheConnection(t *testing.T) {
 			s, requests := server(t, func(_ int32, w http.ResponseWriter, r *http.Request) { c.answer(t, w, r) })
 			_, err := post(quick(t, Options{Retries: 2, Timeout: c.timeout}), s.URL)
 			e := asError(t, err)
-			if !strings.Contains(err.Error(), c.want) || e.Attempts != int(c.requests) || requests.Load() != c.requests {
+			// An attempt may time out on a slow machine before the server has seen it.
+			missed := c.timeout < time.Minute && requests.Load() < c.requests
+			if !strings.Contains(err.Error(), c.want) || e.Attempts != int(c.requests) || requests.Load() != c.requests && !missed {
 				t.Errorf("%d requests, got %v\nwant %d, %s", requests.Load(), err, c.requests, c.want)
 			}
 			if errors.Is(err, ErrTooLarge) != strings.Contains(c.want, "longer") {

@@ -30,8 +30,8 @@ import (
 //
 // The program is started with the first question, in the plugin's directory and with the plugin's
 // environment, and is kept for the whole run; it must flush each line. On an answer that is none
-// (no JSON, an unknown id, p out of range, a line of more than 8 MiB), on its exit and when the
-// call is cancelled it is killed with all its children, and the next question starts it anew.
+// (no JSON, a key twice, an unknown id, p out of range, a line of more than 8 MiB), on its exit and when
+// the call is cancelled it is killed with all its children, and the next question starts it anew.
 // What it writes to standard error goes to the plugin's, and its last words into the error.
 type Oracle struct {
 	mu           sync.Mutex
