@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 
 	"github.com/dno-project/dno/core/eval"
 	"github.com/dno-project/dno/core/preference"
@@ -46,13 +47,19 @@ func (l *Loop) evaluate(ctx context.Context, t int, it rundir.Iteration) (rundir
 			parents = append(parents, earlier[i][t-1]...)
 		}
 	}
-	if err := l.addLogProbs(ctx, t, prompts, all, parents); err != nil {
+	if err := together(ctx, func(ctx context.Context) error {
+		return l.addLogProbs(ctx, t, prompts, all, parents)
+	}, func(ctx context.Context) error {
+		for i, s := range sets {
+			if err := judge.evaluation(ctx, s.prompts, answers[i], earlier[i]); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
 		return e, err
 	}
 	for i, s := range sets {
-		if err := judge.evaluation(ctx, s.prompts, answers[i], earlier[i]); err != nil {
-			return e, err
-		}
 		if err := rundir.WriteLog(it.Path(s.file), answers[i]); err != nil {
 			return e, err
 		}
@@ -61,6 +68,24 @@ func (l *Loop) evaluate(ctx context.Context, t int, it rundir.Iteration) (rundir
 		}
 	}
 	return e, it.WriteRecord(rundir.EvaluationFile, e)
+}
+
+// together runs all at once. The first error, which is returned, ends the other's context.
+func together(ctx context.Context, all ...func(context.Context) error) (first error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var once sync.Once
+	var wg sync.WaitGroup
+	for _, f := range all {
+		wg.Go(func() {
+			if err := f(ctx); err != nil {
+				once.Do(func() { first = err })
+				cancel()
+			}
+		})
+	}
+	wg.Wait()
+	return first
 }
 
 // recordedAnswers are answers that a run which was interrupted does not draw again.

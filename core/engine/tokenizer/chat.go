@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"sync"
 	"unicode"
 )
 
@@ -29,7 +31,14 @@ type Chat struct {
 	bos     []int32 // one token or none
 	eos     int32
 	trimmed bool // the bos token takes white space after it along
+
+	mu     sync.Mutex
+	memory map[string][]int32 // of texts of prompts: a run asks for the same ones again and again
+	held   int                // bytes of those texts
 }
+
+// mostHeld is how many bytes of texts are remembered.
+const mostHeld = 16 << 20
 
 // NewChat reads a tokenizer_config.json: eos_token, bos_token and chat_template. jinja is the content of
 // chat_template.jinja, which goes before the configuration's; nil where the model has no such file.
@@ -85,6 +94,8 @@ func newChat(config, jinja []byte, tok *Tokenizer) (*Chat, error) {
 
 // Prompt returns the ids of a chat up to where the completion begins.
 //
+// The slice is shared: it must not be written to.
+//
 // Differs: transformers renders the chat to one text and then takes "<eos>" in a message for the token.
 func (c *Chat) Prompt(messages []Message) []int32 {
 	var text strings.Builder
@@ -96,8 +107,21 @@ func (c *Chat) Prompt(messages []Message) []int32 {
 	if c.trimmed {
 		plain = strings.TrimLeftFunc(plain, unicode.IsSpace)
 	}
+	c.mu.Lock()
+	ids := c.memory[plain]
+	c.mu.Unlock()
+	if ids != nil {
+		return ids
+	}
 	out := append([]int32{}, c.bos...)
-	return c.tok.encode(out, plain, false, len(out) == 0)
+	ids = slices.Clip(c.tok.encode(out, plain, false, len(out) == 0))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.held += len(plain); c.memory == nil || c.held > mostHeld {
+		c.memory, c.held = map[string][]int32{}, len(plain)
+	}
+	c.memory[plain] = ids
+	return ids
 }
 
 // EncodeCompletion returns the ids of a completion, the end-of-text token last.

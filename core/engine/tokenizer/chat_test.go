@@ -138,3 +138,28 @@ func FuzzNewChat(f *testing.F) {
 		}
 	})
 }
+
+// What is remembered of prompts is bounded, and never another prompt's.
+func TestPromptsAreRemembered(t *testing.T) {
+	t.Parallel()
+	chat, err := NewChat(toJSON(t, object{"eos_token": "<eos>", "bos_token": "<bos>"}), nil, mustLoad(t, tiny(nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	prompt := func(i int) []Message { return []Message{{"user", strings.Repeat(string(rune('a'+i)), mostHeld/5)}} }
+	for range 2 {
+		for i := range 12 {
+			ids := chat.Prompt(prompt(i))
+			if n := len(ids) - 2; n != mostHeld/5 || ids[0] != 260 || ids[1] != int32('a'+i) || ids[n] != int32('a'+i) {
+				t.Fatalf("prompt %d has %d ids, the first %v", i, len(ids), ids[:3])
+			}
+			if again := chat.Prompt(prompt(i)); &again[0] != &ids[0] {
+				t.Errorf("prompt %d is not remembered", i)
+			}
+			_ = append(ids, 7) // has no room in what is remembered
+			if len(chat.memory) > 5 || chat.held > mostHeld {
+				t.Errorf("%d prompts of %d bytes are remembered", len(chat.memory), chat.held)
+			}
+		}
+	}
+}
