@@ -13,7 +13,6 @@ import (
 type Reply struct {
 	Text        string // "" where there is none
 	Choices     int    // how many there were
-	Null        bool   // the choice has no text at all
 	Refusal     string // the model's words where the server marks them as a refusal
 	ToolCall    bool   // it wants to call a tool
 	Finish      string // "stop", "length", "content_filter", ...
@@ -90,19 +89,17 @@ func parseReply(raw []byte) (Reply, error) {
 	}
 	switch {
 	case c.Message != nil:
-		text, null, err := content(c.Message.Content)
+		text, err := content(c.Message.Content)
 		if err != nil {
 			return Reply{}, err
 		}
-		r.Text, r.Null = text, null
+		r.Text = text
 		r.ToolCall = len(c.Message.ToolCalls) > 0 || present(c.Message.FunctionCall)
 		if c.Message.Refusal != nil {
 			r.Refusal = *c.Message.Refusal
 		}
 	case c.Text != nil:
 		r.Text = *c.Text
-	default:
-		r.Null = true
 	}
 	var err error
 	r.Tokens, err = tokens(c.LogProbs)
@@ -110,24 +107,21 @@ func parseReply(raw []byte) (Reply, error) {
 }
 
 // content reads a message's content: a text, null, or a list of parts of which those of text count.
-func content(raw json.RawMessage) (text string, null bool, err error) {
-	if !present(raw) {
-		return "", true, nil
-	}
-	if json.Unmarshal(raw, &text) == nil {
-		return text, false, nil
+func content(raw json.RawMessage) (text string, err error) {
+	if !present(raw) || json.Unmarshal(raw, &text) == nil {
+		return text, nil
 	}
 	var parts []struct {
 		Text string `json:"text"`
 	}
 	if json.Unmarshal(raw, &parts) != nil {
-		return "", false, errors.New("the message's content is neither a text nor a list of parts")
+		return "", errors.New("the message's content is neither a text nor a list of parts")
 	}
 	var b strings.Builder
 	for _, p := range parts {
 		b.WriteString(p.Text)
 	}
-	return b.String(), false, nil
+	return b.String(), nil
 }
 
 // tokens reads log-probabilities in the form of chats ({"content": [{"token", "top_logprobs"}]}) or of

@@ -69,7 +69,7 @@ func TestF15AJudgeThatObeysIsFoundByCanaries(t *testing.T) {
 					return
 				}
 				var e *sdk.Error
-				if !errors.As(err, &e) || e.Code != sdk.CodeOracle || !strings.Contains(err.Error(), `the judge "m" at `+s.URL+" did not prefer the right answer") || !strings.Contains(e.Hint, "canary_every") {
+				if !errors.As(err, &e) || e.Code != sdk.CodeOracle || !strings.Contains(err.Error(), `the judge "m" at `+s.URL+" did not prefer the right answer in 4 of 4 pairs") || !strings.Contains(e.Hint, "canary_every") {
 					t.Fatalf("got %v, %v", out, err)
 				}
 				n := len(s.seen())
