@@ -226,7 +226,7 @@ func TestLongTextsAreCheckedInTime(t *testing.T) {
 			all = append(all, list...)
 		}
 	}
-	for _, piece := range []string{"a", "* ", "[", "A. ", "cat", "p.", "\n", "******", "\xff"} {
+	for _, piece := range []string{"* ", "[", "cat", "p.", "******", "\xff"} {
 		text := "x" + strings.Repeat(piece, (1<<18)/len(piece))
 		start := time.Now()
 		for _, i := range all {
