@@ -259,7 +259,8 @@ func FuzzInstructions(f *testing.F) {
 			t.Fatalf("%d instructions, %q, %v", len(list), abstain, err)
 		}
 		for _, i := range list {
-			if i.Follows(text) != i.Follows(text) {
+			first := i.Follows(text)
+			if again := i.Follows(text); again != first {
 				t.Error("judged in two ways")
 			}
 		}
