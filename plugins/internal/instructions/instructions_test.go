@@ -226,7 +226,7 @@ func TestLongTextsAreCheckedInTime(t *testing.T) {
 			all = append(all, list...)
 		}
 	}
-	for _, piece := range []string{"a", "* ", "[", "A. ", "cat", "p.", "\n", "******", "\xff"} {
+	for _, piece := range []string{"* ", "[", "cat", "p.", "******", "\xff"} {
 		text := "x" + strings.Repeat(piece, (1<<18)/len(piece))
 		start := time.Now()
 		for _, i := range all {
@@ -259,7 +259,8 @@ func FuzzInstructions(f *testing.F) {
 			t.Fatalf("%d instructions, %q, %v", len(list), abstain, err)
 		}
 		for _, i := range list {
-			if i.Follows(text) != i.Follows(text) {
+			first := i.Follows(text)
+			if again := i.Follows(text); again != first {
 				t.Error("judged in two ways")
 			}
 		}

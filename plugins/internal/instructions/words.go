@@ -142,6 +142,9 @@ func folded(texts []string) []string {
 // abbreviations end in a full stop that ends no sentence.
 var abbreviations = strings.Fields("mr mrs ms dr prof st sr jr vs e.g i.e cf fig vol approx inc ltd co u.s u.k ph.d m.d a.m p.m")
 
+// maxAbbreviation is more bytes of a word than any abbreviation has: it is not read further.
+const maxAbbreviation = 16
+
 // sentences counts a text's sentences. One ends at a run of . ! ? … with the quotes and brackets behind
 // it, where white space or the text's end follows, and at each of 。！？; not behind an abbreviation ("Dr.", "e.g.") or
 // an initial ("J."), but at the text's end. What is left at the end counts if it has a letter or digit.
@@ -168,14 +171,14 @@ func sentences(text string) int {
 				}
 				i = end
 				word.Reset()
-			} else {
+			} else if word.Len() < maxAbbreviation {
 				word.WriteRune(r)
 			}
 		case unicode.IsSpace(r):
 			word.Reset()
 		default:
 			open = open || inWord(r)
-			if word.Len() < 16 && inWord(r) { // longer than any abbreviation
+			if word.Len() < maxAbbreviation && inWord(r) {
 				word.WriteRune(r)
 			}
 		}
