@@ -44,7 +44,7 @@ func (a *app) pluginNewCommand() *cobra.Command {
 A Go or Python project needs the folder of dno's sources: --sdk, else DNO_SDK, else the one around the new folder
 or this one.
 With --lang exec it is a program that speaks JSON lines, in sh, and needs nothing; it can be an oracle only.`,
-		Example: "  dno plugin new loss mine\n  dno plugin new oracle judge --lang exec\n  dno plugin new sampler ladder --lang python --sdk ../dno",
+		Example: "  dno plugin new loss mine\n  dno plugin new oracle critic --lang exec\n  dno plugin new sampler ladder --lang python --sdk ../dno",
 		Args:    cobra.ExactArgs(2),
 		RunE: func(_ *cobra.Command, args []string) error {
 			in.kind, in.name = sdk.Kind(args[0]), args[1]
