@@ -461,7 +461,7 @@ func (b *batch) choose(d *distribution, s *completion, logits []float32) bool {
 func (b *batch) result(s *completion, finish Finish) Result {
 	r := Result{Tokens: slices.Clone(s.tokens[s.given:]), Finish: finish}
 	logProbs := slices.Clone(s.logProbs[s.given:])
-	if b.g.weights.own(b.g.model.Precision()) {
+	if b.g.weights.Own(b.g.model.Precision()) {
 		r.TokenLogProbs = logProbs
 		for _, p := range r.TokenLogProbs {
 			r.LogProb += p
