@@ -16,7 +16,7 @@ var errTimeout = errors.New("the request took too long")
 // complete answers a request for completions.
 func (s *Server) complete(w http.ResponseWriter, r *http.Request, read reader) {
 	ctx, cancel := context.WithTimeoutCause(r.Context(), s.o.Timeout, errTimeout)
-	defer cancel()
+	defer cancel() // what is still drawn is not wanted any more
 	body, failed := s.readBody(w, r)
 	if failed != nil {
 		writeError(w, failed)
@@ -42,7 +42,6 @@ func (s *Server) complete(w http.ResponseWriter, r *http.Request, read reader) {
 	}
 	s.queue.add(a.job)
 	if failed := a.run(); failed != nil {
-		cancel() // the other choices are not wanted any more
 		a.fail(failed)
 	}
 	w.(*recorder).tokens = a.drawn
