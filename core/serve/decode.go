@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -54,7 +55,11 @@ type fields struct {
 // decodeObject reads a body that is one JSON object.
 func decodeObject(data []byte) (*fields, *apiError) {
 	fail := func(format string, args ...any) (*fields, *apiError) {
-		return nil, refusal(http.StatusBadRequest, invalid, "invalid_json", "the body is no request: "+format, args...)
+		what := fmt.Sprintf(format, args...)
+		if len(what) > 200 { // it may hold a number of the body's
+			what = strings.ToValidUTF8(what[:200], "") + "…"
+		}
+		return nil, refusal(http.StatusBadRequest, invalid, "invalid_json", "the body is no request: %s", what)
 	}
 	if !utf8.Valid(data) {
 		return fail("it is not valid UTF-8")

@@ -608,7 +608,7 @@ func FuzzRequest(f *testing.F) {
 	for _, s := range []string{
 		`{"model": "m", "messages": [{"role": "user", "content": [{"type": "text", "text": "x"}]}], "stop": ["a"], "seed": -1, "stream": true, "stream_options": {"include_usage": true}}`,
 		`{"model": "m", "prompt": [[1, 2], [3]], "echo": true, "logprobs": 3, "max_tokens": 0, "n": 2, "top_k": -1}`,
-		`{"model": "m", "prompt": "\ud800", "tools": [], "x\u001b": [[[[{}]]]]}`, `{"a": {"b": "\"]"}}`, `{"model"`, `{"model":}`, `{]`,
+		`{"model": "m", "prompt": "\ud800", "tools": [], "x\u001b": [[[[{}]]]]}`, `{"a": {"b": "\"]"}}`, `{"model"`, `{"model":}`, `{]`, "1" + strings.Repeat("0", 600),
 	} {
 		f.Add([]byte(s))
 	}
