@@ -246,6 +246,7 @@ func startAt(t testing.TB, m Model, o Options, l net.Listener) *running {
 		return <-ended
 	})}
 	t.Cleanup(func() {
+		http.DefaultClient.CloseIdleConnections() // the server waits a while for those that were never used
 		if err := r.stop(); !errors.Is(err, errEnough) {
 			t.Errorf("the server ended with %v", err)
 		}

@@ -7,8 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
+	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -162,6 +166,36 @@ func TestWrongRequestsAreRefusedByName(t *testing.T) {
 	// As long as the context allows.
 	r.ask(textPath, prompt(`"`+strings.Repeat("x", 99)+`"`))
 	r.ask(textPath, `{"model": "m", "echo": true, "max_tokens": 0, "logprobs": 1, "prompt": "`+strings.Repeat("x", 100)+`"}`)
+}
+
+// The page of the reference names every field that is refused, and every code.
+func TestTheReferenceIsComplete(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../../docs/reference/serve.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, m := range []map[string][]string{chatDefaults, completionDefaults, messageDefaults} {
+		names = slices.AppendSeq(names, maps.Keys(m))
+	}
+	for _, file := range []string{"guard.go", "decode.go", "fields.go", "handle.go"} {
+		code, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile(`(?:refusal\([^"]*|coded\()"([a-z_]+)"`).FindAllSubmatch(code, -1) {
+			names = append(names, string(m[1]))
+		}
+	}
+	if len(names) < 60 {
+		t.Fatalf("only %d names", len(names))
+	}
+	for _, name := range names {
+		if !strings.Contains(string(page), "`"+name+"`") {
+			t.Errorf("docs/reference/serve.md does not name %s", name)
+		}
+	}
 }
 
 func TestWithoutLogProbs(t *testing.T) {
@@ -495,7 +529,7 @@ func (p *pipes) dial() net.Conn {
 }
 
 // Whoever is slow on purpose keeps nothing of the server for long.
-func TestF9SlowClientsAreCutOff(t *testing.T) {
+func TestSlowClientsAreCutOff(t *testing.T) {
 	t.Parallel()
 	post := func(n int, body string) string {
 		return fmt.Sprintf("POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", textPath, n, body)
