@@ -40,6 +40,7 @@ func (s *Server) complete(w http.ResponseWriter, r *http.Request, read reader) {
 	for _, c := range a.job.choices {
 		a.renderings = append(a.renderings, newRendering(s.model, req, c))
 	}
+	w.Header().Set("X-Request-Id", a.head.ID) // which official clients show with an answer
 	s.queue.add(a.job)
 	if failed := a.run(); failed != nil {
 		a.fail(failed)

@@ -249,7 +249,9 @@ func (b *batch) admit(ctx context.Context) error {
 				b.more(len(b.free))
 			}
 			if b.waiting = b.take(len(b.making)); len(b.waiting) == 0 {
-				b.letGo()
+				if b.source == nil || len(b.active) == 0 { // else others of its group may come
+					b.letGo()
+				}
 				break
 			}
 		}

@@ -1,6 +1,7 @@
 package generate
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math/bits"
@@ -44,10 +45,10 @@ type Alternative struct {
 
 // Serve draws completions of requests that come while it draws, until none is left. next is asked for requests when
 // free completions could begin, between any two steps: it returns those that wait, at most free, and none where none
-// wait. A completion is the bytes that [Generator.Generate] gives. Requests of one answer of next that have
-// equal prompts read theirs once.
+// wait. A completion is the bytes that [Generator.Generate] gives. Requests of equal prompts that come
+// together, or one after another, read theirs once.
 //
-// All threads work on one batch. What is called is called by this goroutine, and holds up every completion.
+// The slices that next returns are Serve's from then on. All threads work on one batch. What is called is called by this goroutine, and holds up every completion.
 //
 // Memory is for as many completions as fit 512 MiB with what the first one may need, rounded up. A request that needs more,
 // or much less where that leaves few places, waits until those before it have ended, and those after it wait
@@ -172,10 +173,14 @@ func (b *batch) more(free int) {
 	for _, r := range s.now {
 		b.reqs = append(b.reqs, r.Request)
 	}
-	b.queue.waiting = inGroups(b.reqs)
-	for i := range b.queue.waiting {
-		b.queue.waiting[i].group += s.groups
+	jobs := inGroups(b.reqs)
+	for i := range jobs {
+		if jobs[i].group += s.groups; b.group >= 0 && slices.Equal(b.reqs[jobs[i].request].Prompt, b.prompt(b.held)) {
+			jobs[i].group = b.group
+		}
 	}
+	slices.SortStableFunc(jobs, func(x, y job) int { return cmp.Compare(x.group, y.group) }) // first those of the prompt that is held
+	b.queue.waiting = jobs
 	s.groups += n
 }
 

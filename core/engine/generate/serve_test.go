@@ -229,6 +229,43 @@ func TestLargestAtTheEdges(t *testing.T) {
 	}
 }
 
+func TestServedPromptsAreReadOnce(t *testing.T) {
+	m := small(t, nil)
+	var all []Served
+	for i := range 30 { // three prompts, one after another
+		_, s := hear(Request{Prompt: []int32{int32(i / 10), 1, 2}, Seed: uint64(i)}, DefaultOptions(8))
+		all = append(all, s)
+	}
+	for _, at := range []int{1, 4, 30} { // that come at a time
+		g := New(m, []int32{5}, letters)
+		g.maxServed = 7
+		g.packed.pack(m, SameWeights)
+		left := all
+		b := newBatch(serving(g, &all[0]))
+		b.source = &source{next: func(free int) []Served {
+			n := min(free, at, len(left))
+			some := left[:n]
+			left = left[n:]
+			return slices.Clone(some)
+		}}
+		read := 0
+		for {
+			b.d.reset()
+			must(t, b.admit(context.Background()))
+			if len(b.active) == 0 {
+				break
+			}
+			read += len(b.d.ids) // the tokens of prompts
+			b.advance()
+			_, err := b.extend()
+			must(t, err)
+		}
+		if len(left) > 0 || read != 3*3 || len(b.freePrompts) != 7 {
+			t.Errorf("%d at a time: %d tokens of prompts were read, want 9; %d are left, %d places for prompts are free", at, read, len(left), len(b.freePrompts))
+		}
+	}
+}
+
 // Who does not want more is let go, at once and alone.
 func TestServedRequestsThatEndEarly(t *testing.T) {
 	m := small(t, nil)
