@@ -468,13 +468,13 @@ func TestATimeoutIsTold(t *testing.T) {
 	t.Parallel()
 	f, gate := gated()
 	defer close(gate)
-	r := start(t, f, Options{Timeout: 50 * time.Millisecond})
+	r, longer := start(t, f, Options{Timeout: 50 * time.Millisecond}), start(t, f, Options{Timeout: time.Second})
 	status, _, data := r.post(textPath, `{"model": "m", "prompt": "x"}`)
 	if message, _, _, code := failure(t, string(data)); status != 504 || code != "timeout" || !strings.Contains(message, "50ms") {
 		t.Errorf("%d %s", status, data)
 	}
 	// A stream that has begun ends with the error, and not as one that is whole.
-	status, _, data = r.post(textPath, `{"model": "m", "prompt": "x", "echo": true, "stream": true}`)
+	status, _, data = longer.post(textPath, `{"model": "m", "prompt": "x", "echo": true, "stream": true}`)
 	all := events(t, data)
 	if _, _, _, code := failure(t, all[len(all)-1]); status != 200 || code != "timeout" || len(all) != 2 {
 		t.Errorf("%d %s", status, data)
@@ -549,7 +549,7 @@ func TestSlowClientsAreCutOff(t *testing.T) {
 			t.Parallel()
 			p := newPipes()
 			log, ended := ends(t)
-			startAt(t, says(strings.Repeat("a", 99)), Options{patience: 30 * time.Millisecond, Log: log}, p)
+			startAt(t, says(strings.Repeat("a", 99)), Options{patience: 200 * time.Millisecond, Log: log}, p)
 			conn := p.dial()
 			defer conn.Close()
 			if c.send != "" {
@@ -572,7 +572,7 @@ func TestSlowClientsAreCutOff(t *testing.T) {
 func TestAConnectionOutlivesADeadline(t *testing.T) {
 	t.Parallel()
 	p := newPipes()
-	const patience = 30 * time.Millisecond
+	const patience = 100 * time.Millisecond
 	f, gate := gated()
 	startAt(t, f, Options{patience: patience}, p)
 	client := &http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return p.dial(), nil }, MaxConnsPerHost: 1}}

@@ -16,7 +16,8 @@ import (
 type job struct {
 	ctx     context.Context // when it ends nobody waits for the job
 	choices []*choice
-	changed chan struct{} // holds one if something was told since it was emptied
+	changed chan struct{} // holds one if something that is waited for was told since it was emptied
+	stream  bool          // each token is waited for, and not only a choice's end
 
 	mu sync.Mutex // guards what choices were told
 }
@@ -37,7 +38,11 @@ type choice struct {
 func (c *choice) tell(note func()) {
 	c.job.mu.Lock()
 	note()
+	wake := c.done || c.job.stream
 	c.job.mu.Unlock()
+	if !wake {
+		return
+	}
 	select {
 	case c.job.changed <- struct{}{}:
 	default:
@@ -50,7 +55,7 @@ func (c *choice) end(r Result, err error) {
 
 // newJob returns the job of a request, whose choices that need nothing drawn are done.
 func newJob(ctx context.Context, r *request) *job {
-	j := &job{ctx: ctx, changed: make(chan struct{}, 1)}
+	j := &job{ctx: ctx, changed: make(chan struct{}, 1), stream: r.stream}
 	for p := range r.prompts {
 		ids, given := r.prompts[p].ids, []int32(nil)
 		if r.echo && r.logProbs { // its log-probabilities are those of tokens that follow its first one

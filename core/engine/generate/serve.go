@@ -45,10 +45,10 @@ type Alternative struct {
 
 // Serve draws completions of requests that come while it draws, until none is left. next is asked for requests when
 // free completions could begin, between any two steps: it returns those that wait, at most free, and none where none
-// wait. A completion is the bytes that [Generator.Generate] gives. Requests of equal prompts that come
-// together, or one after another, read theirs once.
+// wait. The slice that it returns is Serve's from then on. A completion is the bytes that [Generator.Generate] gives.
+// Requests of equal prompts that come together, or one after another, read theirs once.
 //
-// The slices that next returns are Serve's from then on. All threads work on one batch. What is called is called by this goroutine, and holds up every completion.
+// All threads work on one batch. What is called is called by this goroutine, and holds up every completion.
 //
 // Memory is for as many completions as fit 512 MiB with what the first one may need, rounded up. A request that needs more,
 // or much less where that leaves few places, waits until those before it have ended, and those after it wait
