@@ -171,7 +171,7 @@ A Lua script is one experiment; oracles, losses and samplers are plugins.`,
 	})
 	root.AddCommand(
 		a.runCommand(), a.resumeCommand(), a.replayCommand(), a.fsckCommand(), a.rollbackCommand(), a.planCommand(), a.statusCommand(), a.samplesCommand(),
-		a.reportCommand(), a.sftCommand(), a.mergeCommand(), a.generateCommand(), a.evalCommand(), a.benchCommand(), a.pluginCommand(),
+		a.reportCommand(), a.sftCommand(), a.mergeCommand(), a.generateCommand(), a.serveCommand(), a.evalCommand(), a.benchCommand(), a.pluginCommand(),
 		a.scriptCommand(), a.doctorCommand(), a.versionCommand(),
 	)
 	// Cobra's own two commands come without an example.

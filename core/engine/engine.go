@@ -202,6 +202,9 @@ func (e *Engine) EOS() []int32 { return e.eos }
 // content becomes a special token.
 func (e *Engine) EncodePrompt(messages []tokenizer.Message) []int32 { return e.chat.Prompt(messages) }
 
+// EncodeText returns the ids of a text that a completion continues; see [tokenizer.Chat.EncodeText].
+func (e *Engine) EncodeText(text string) []int32 { return e.chat.EncodeText(text) }
+
 // EncodeCompletion returns the ids of a completion that ended by itself: the end-of-sequence token is
 // the last. Nothing in the text becomes a special token.
 func (e *Engine) EncodeCompletion(text string) []int32 { return e.chat.EncodeCompletion(text) }
@@ -221,13 +224,7 @@ func (e *Engine) Generate(ctx context.Context, reqs []generate.Request, opt gene
 func (e *Engine) GenerateWith(ctx context.Context, w generate.Weights, reqs []generate.Request, opt generate.Options, progress func(done int)) ([]generate.Result, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	g := e.generators[w]
-	if g == nil {
-		g = generate.New(e.model, e.eos, e.Decode)
-		g.SetWeights(w)
-		e.generators[w] = g
-	}
-	results, err := g.Generate(ctx, reqs, opt, progress)
+	results, err := e.generator(w).Generate(ctx, reqs, opt, progress)
 	if errors.Is(err, generate.ErrNotFinite) {
 		err = fmt.Errorf("%w: %w", ErrNotFinite, err)
 	}
@@ -235,6 +232,26 @@ func (e *Engine) GenerateWith(ctx context.Context, w generate.Weights, reqs []ge
 		e.memo.add(e.model.Version(), reqs, results)
 	}
 	return results, err
+}
+
+// Serve draws completions of requests that come while it draws, with weights held in a way; see [generate.Generator.Serve].
+// Any other call of the engine waits until it returns.
+//
+// Errors: ctx's.
+func (e *Engine) Serve(ctx context.Context, w generate.Weights, next func(free int) []generate.Served) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.generator(w).Serve(ctx, next)
+}
+
+func (e *Engine) generator(w generate.Weights) *generate.Generator {
+	g := e.generators[w]
+	if g == nil {
+		g = generate.New(e.model, e.eos, e.Decode)
+		g.SetWeights(w)
+		e.generators[w] = g
+	}
+	return g
 }
 
 // Fingerprint returns the sha256, in hex, of every parameter's name, shape and values. With an adapter it is of the

@@ -17,5 +17,9 @@ const (
 	Attempt   Key = "attempt"   // which start of a plugin in the same call, from 1
 	Dropped   Key = "dropped"   // lines of a plugin that were left out, for there were too many
 	Path      Key = "path"      // a file or directory
+	Address   Key = "address"   // where a server listens
+	Model     Key = "model"     // the model's name
+	Route     Key = "route"     // the path's pattern that a server was asked for, "POST /v1/completions"
+	Status    Key = "status"    // the HTTP status that it answered with; 0: nobody waited for one
 	Cause     Key = "error"     // an error's text
 )

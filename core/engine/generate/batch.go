@@ -18,6 +18,7 @@ type queue struct {
 	opt      *Options // of requests without their own
 	results  []Result // each written by the batch that has the request
 	progress func(done int)
+	source   *source // of requests that come later; nil: there are none
 
 	batches int
 	room    room // of each
@@ -114,9 +115,9 @@ func (q *queue) count(n int, err error) bool {
 	return q.err == nil
 }
 
-// work draws completions with one batch until none waits.
-func (q *queue) work(ctx context.Context) {
-	for b := newBatch(q); ; {
+// work draws completions until none waits.
+func (b *batch) work(ctx context.Context) {
+	for {
 		err := b.admit(ctx)
 		if err == nil && len(b.active) == 0 {
 			return
@@ -126,7 +127,7 @@ func (q *queue) work(ctx context.Context) {
 			b.advance()
 			ended, err = b.extend()
 		}
-		if !q.count(ended, err) {
+		if !b.count(ended, err) {
 			return
 		}
 	}
@@ -166,12 +167,15 @@ type batch struct {
 // A completion in the making. Completions of a prompt whose tokens are the same so far have one slot, and one row.
 type completion struct {
 	request  int
+	served   *Served // nil where it is for the results
 	prompt   int
 	slot     int // of the decoder
 	opt      *Options
-	limit    int // most tokens
+	given    int // of tokens: not drawn
+	limit    int // most tokens that are drawn
 	tokens   []int32
 	logProbs []float64
+	top      []Alternative // to the last of tokens
 	random   stream
 	ok       bool // the last choice was possible
 }
@@ -241,8 +245,13 @@ func (b *batch) admit(ctx context.Context) error {
 	b.unread = b.unread[:0]
 	for len(b.free) > 0 {
 		if len(b.waiting) == 0 {
+			if b.source != nil && len(b.queue.waiting) == 0 {
+				b.more(len(b.free))
+			}
 			if b.waiting = b.take(len(b.making)); len(b.waiting) == 0 {
-				b.letGo()
+				if b.source == nil || len(b.active) == 0 { // else others of its group may come
+					b.letGo()
+				}
 				break
 			}
 		}
@@ -254,8 +263,13 @@ func (b *batch) admit(ctx context.Context) error {
 		b.waiting = b.waiting[1:]
 		r, s := &b.reqs[j.request], &b.making[at]
 		s.request, s.opt = j.request, b.options(j.request)
-		s.limit = b.g.limit(len(r.Prompt), s.opt)
-		s.tokens, s.logProbs = s.tokens[:0], s.logProbs[:0]
+		s.served, s.given = nil, 0
+		if b.source != nil {
+			s.served = &b.source.now[j.request]
+			s.given = len(s.served.Given)
+		}
+		s.limit = b.g.limit(len(r.Prompt)+s.given, s.opt)
+		s.tokens, s.logProbs, s.top = s.tokens[:0], s.logProbs[:0], s.top[:0]
 		s.random.seed(r.Seed)
 		s.prompt = b.held
 		b.prompts[b.held].uses++
@@ -360,11 +374,11 @@ func (b *batch) part(row []int) (ended int, err error) {
 	left := b.parting[:0]
 	for _, at := range row {
 		s := &b.making[at]
-		if !s.ok {
-			return ended, fmt.Errorf("token %d of request %d: %w", len(s.tokens), s.request, ErrNotFinite)
+		end, err := b.over(s)
+		if err != nil {
+			return ended, err
 		}
-		if finish, end := b.g.ended(s.tokens, s.limit, s.opt); end {
-			b.results[s.request] = b.result(s, finish)
+		if end {
 			b.free = append(b.free, at)
 			b.release(s.prompt)
 			ended++
@@ -393,6 +407,21 @@ func (b *batch) part(row []int) (ended int, err error) {
 	return ended, nil
 }
 
+// over hands out a completion that has come to its end, and reports whether it has.
+func (b *batch) over(c *completion) (bool, error) {
+	if c.served != nil {
+		return b.tell(c), nil
+	}
+	if !c.ok {
+		return false, fmt.Errorf("token %d of request %d: %w", len(c.tokens), c.request, ErrNotFinite)
+	}
+	finish, end := b.g.ended(c.tokens, c.limit, c.opt)
+	if end {
+		b.results[c.request] = b.result(c, finish)
+	}
+	return end, nil
+}
+
 func (c *completion) newest() int32 { return c.tokens[len(c.tokens)-1] }
 
 // chooseRow gives the completions of a row of logits their next tokens. Rows may be chosen side by side.
@@ -409,27 +438,38 @@ func (b *batch) chooseRow(i int) {
 // choose appends the next token, drawn from its logits, and its log-probability. It reports false if the logits are
 // not finite.
 func (b *batch) choose(d *distribution, s *completion, logits []float32) bool {
-	u := 0.0
-	if s.opt.Temperature > 0 {
-		u = s.random.next()
+	var id int32
+	var log float32
+	var ok bool
+	if len(s.tokens) < s.given {
+		id, log, ok = s.follow(logits)
+	} else {
+		u := 0.0
+		if s.opt.Temperature > 0 {
+			u = s.random.next()
+		}
+		id, log, ok = d.draw(logits, [2][]int32{b.prompt(s.prompt), s.tokens}, s.opt, u)
 	}
-	id, log, ok := d.draw(logits, [2][]int32{b.reqs[s.request].Prompt, s.tokens}, s.opt, u)
 	if ok {
 		s.tokens = append(s.tokens, id)
 		s.logProbs = append(s.logProbs, float64(logits[id])-float64(log)) // as the graph's head computes it
+		if s.served != nil {
+			s.top = largest(s.top, logits, log, s.served.Top)
+		}
 	}
 	return ok
 }
 
 func (b *batch) result(s *completion, finish Finish) Result {
-	r := Result{Tokens: slices.Clone(s.tokens), Finish: finish}
-	if b.g.weights.own(b.g.model.Precision()) {
-		r.TokenLogProbs = slices.Clone(s.logProbs)
+	r := Result{Tokens: slices.Clone(s.tokens[s.given:]), Finish: finish}
+	logProbs := slices.Clone(s.logProbs[s.given:])
+	if b.g.weights.Own(b.g.model.Precision()) {
+		r.TokenLogProbs = logProbs
 		for _, p := range r.TokenLogProbs {
 			r.LogProb += p
 		}
 	} else {
-		r.DrawnLogProbs, r.LogProb = slices.Clone(s.logProbs), math.NaN()
+		r.DrawnLogProbs, r.LogProb = logProbs, math.NaN()
 	}
 	if b.g.decode != nil {
 		r.Text = b.g.decode(r.Tokens)

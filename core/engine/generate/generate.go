@@ -69,7 +69,10 @@ type Generator struct {
 	packed  packed
 	version uint64 // of the weights that are packed; 0 is none
 
-	maxSlots  int // completions at once, for each thread
+	maxSlots  int    // completions at once, for each thread
+	maxServed int    // completions at once that are served
+	kept      *batch // that served last: its memory is for the next time
+
 	maxCache  int // numbers in the cache of all threads; one completion each may need more
 	maxLogits int // numbers in the logits of the rows whose tokens are chosen at once; one row may need more
 	maxShared int // bytes of packed weights up to which each thread has a batch of its own
@@ -82,7 +85,7 @@ func New(m *model.Model, eos []int32, decode func([]int32) string) *Generator {
 	return &Generator{model: m, eos: eos, decode: decode, weights: SameWeights,
 		// Some begin alike and share rows, so that these are two or three tiles of the kernels. The more rows, the more memory
 		// their caches take: with 256 slots, decoding took twice as long.
-		maxSlots: 42, maxCache: 1 << 27, /* 512 MiB */
+		maxSlots: 42, maxServed: 32, maxCache: 1 << 27, /* 512 MiB */
 		maxLogits: 1 << 24, /* 64 MiB: the head of a large vocabulary is read once for all rows */
 		// The cache that processors' cores share is often 16 to 32 MiB. Weights that fit it are read from there by each
 		// thread at its own pace; larger ones come from memory, which is as fast for one thread as for all.
@@ -90,7 +93,7 @@ func New(m *model.Model, eos []int32, decode func([]int32) string) *Generator {
 }
 
 // SetWeights makes g draw with weights held as w says, from the next call on; a new generator's are the model's own.
-func (g *Generator) SetWeights(w Weights) { g.weights, g.version = w, 0 }
+func (g *Generator) SetWeights(w Weights) { g.weights, g.version, g.kept = w, 0, nil }
 
 // Generate draws one completion for each request, in their order.
 //
@@ -110,7 +113,7 @@ func (g *Generator) Generate(ctx context.Context, reqs []Request, opt Options, p
 		g.version = v
 	}
 	q := newQueue(g, reqs, &opt, progress)
-	kernel.Parallel(q.batches, func(int) { q.work(ctx) })
+	kernel.Parallel(q.batches, func(int) { newBatch(q).work(ctx) })
 	if q.err != nil {
 		return nil, fmt.Errorf("generate, %d of %d completions done: %w", q.done, len(reqs), q.err)
 	}

@@ -48,8 +48,8 @@ func (w Weights) precision(model kernel.Precision) kernel.Precision {
 	return model
 }
 
-// own reports whether a model of a precision draws the same bytes by itself.
-func (w Weights) own(model kernel.Precision) bool {
+// Own reports whether a model of a precision draws the same bytes by itself.
+func (w Weights) Own(model kernel.Precision) bool {
 	return w != Q8Weights && w.precision(model) == model
 }
 

@@ -124,6 +124,16 @@ func (c *Chat) Prompt(messages []Message) []int32 {
 	return ids
 }
 
+// EncodeText returns the ids of a plain text, which is no chat: with what the tokenizer's post-processor puts around it,
+// and with the bos token before it where that puts none there.
+func (c *Chat) EncodeText(text string) []int32 {
+	out := c.tok.Encode(text, Options{AddSpecial: true})
+	if len(c.bos) > 0 && (len(out) == 0 || out[0] != c.bos[0]) {
+		out = append([]int32{c.bos[0]}, out...)
+	}
+	return out
+}
+
 // EncodeCompletion returns the ids of a completion, the end-of-text token last.
 func (c *Chat) EncodeCompletion(text string) []int32 {
 	return append(c.tok.encode([]int32{}, text, false, false), c.eos)

@@ -80,6 +80,30 @@ func TestChatTextIsNotTheBeginning(t *testing.T) {
 	}
 }
 
+// A plain text begins as every text of the model's training did, once.
+func TestTextBeginsWithBOS(t *testing.T) {
+	t.Parallel()
+	with, without := mustLoad(t, tiny(nil)), mustLoad(t, tiny(object{"post_processor": nil}))
+	for name, c := range map[string]struct {
+		tok    *Tokenizer
+		config string
+		want   []int32
+	}{
+		"put there by the post-processor": {with, `{"eos_token": "<eos>", "bos_token": "<bos>"}`, []int32{260, 256}},
+		"put there for want of one":       {without, `{"eos_token": "<eos>", "bos_token": "<bos>"}`, []int32{260, 256}},
+		"not wanted":                      {without, `{"eos_token": "<eos>", "bos_token": "<bos>", "add_bos_token": false}`, []int32{256}},
+		"there is none":                   {without, `{"eos_token": "<eos>"}`, []int32{256}},
+	} {
+		chat, err := NewChat([]byte(c.config), nil, c.tok)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := chat.EncodeText("ab"); !slices.Equal(got, c.want) {
+			t.Errorf("%s: got %v, want %v", name, got, c.want)
+		}
+	}
+}
+
 func TestChatRefuses(t *testing.T) {
 	t.Parallel()
 	tok := mustLoad(t, tiny(nil))

@@ -14,17 +14,22 @@ type decoder func(tokens []string) []string
 func decodeByteLevel(tokens []string) []string {
 	var out []byte
 	for _, token := range tokens {
-		begin := len(out)
-		for _, r := range token {
-			b, ok := runeBytes[r]
-			if !ok {
-				out = append(out[:begin], token...)
-				break
-			}
-			out = append(out, b)
-		}
+		out = appendSpelled(out, token)
 	}
 	return []string{validUTF8(out)}
+}
+
+// appendSpelled appends the bytes that a token spells.
+func appendSpelled(out []byte, token string) []byte {
+	begin := len(out)
+	for _, r := range token {
+		b, ok := runeBytes[r]
+		if !ok {
+			return append(out[:begin], token...)
+		}
+		out = append(out, b)
+	}
+	return out
 }
 
 // validUTF8 puts one U+FFFD for each maximal part of a character that is cut off (Unicode Standard 3.9,
@@ -63,17 +68,24 @@ func decodeByteFallback(tokens []string) []string {
 		bytes = bytes[:0]
 	}
 	for _, token := range tokens {
-		if len(token) == 6 && strings.HasPrefix(token, "<0x") && token[5] == '>' {
-			if b, err := strconv.ParseUint(token[3:5], 16, 8); err == nil {
-				bytes = append(bytes, byte(b))
-				continue
-			}
+		if b, ok := fallbackByte(token); ok {
+			bytes = append(bytes, b)
+			continue
 		}
 		flush()
 		out = append(out, token)
 	}
 	flush()
 	return out
+}
+
+// fallbackByte returns the byte of a token <0x00> to <0xFF>.
+func fallbackByte(token string) (byte, bool) {
+	if len(token) != 6 || !strings.HasPrefix(token, "<0x") || token[5] != '>' {
+		return 0, false
+	}
+	b, err := strconv.ParseUint(token[3:5], 16, 8)
+	return byte(b), err == nil
 }
 
 func decodeFuse(tokens []string) []string { return []string{strings.Join(tokens, "")} }

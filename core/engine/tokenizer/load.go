@@ -33,8 +33,9 @@ func Load(data []byte) (*Tokenizer, error) {
 
 // loader fills a Tokenizer.
 type loader struct {
-	t    *Tokenizer
-	grow int // times that the normalizers so far may lengthen a text
+	t     *Tokenizer
+	grow  int  // times that the normalizers so far may lengthen a text
+	fused bool // the decoders so far have joined all tokens to one
 }
 
 func (l *loader) load(data []byte) error {

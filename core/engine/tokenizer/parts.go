@@ -231,26 +231,23 @@ func (l *loader) decoder(raw json.RawMessage, depth int) error {
 		Stop     int               `json:"stop"`
 		Decoders []json.RawMessage `json:"decoders"`
 	}
-	var d decoder
 	switch kind {
 	case "Metaspace":
 		m, err := metaspaceOf(raw)
 		if err != nil {
 			return fmt.Errorf("%s: %w", kind, err)
 		}
-		l.t.decode = append(l.t.decode, m.decoder())
+		amid := func(s string) string { return strings.ReplaceAll(s, m.mark, " ") }
+		l.decodeTokens(m.decoder(), amid, stageOf(m.decoder(), eachToken(amid)))
 		return nil
 	case "ByteLevel":
 		if _, err := byteLevelOf(raw); err != nil {
 			return err
 		}
-		l.t.decode = append(l.t.decode, decodeByteLevel)
+		l.decodeTokens(decodeByteLevel, func(s string) string { return string(appendSpelled(nil, s)) }, stageByteLevel)
+		l.fused = true
 		return nil
-	case "Sequence", "Replace", "Strip":
-	case "ByteFallback":
-		d = decodeByteFallback
-	case "Fuse":
-		d = decodeFuse
+	case "Sequence", "Replace", "Strip", "ByteFallback", "Fuse":
 	default:
 		return unknownPart(kind)
 	}
@@ -265,14 +262,29 @@ func (l *loader) decoder(raw json.RawMessage, depth int) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", kind, err)
 		}
-		d = eachToken(func(s string) string { return strings.ReplaceAll(s, old, c.Content) })
+		f := func(s string) string { return strings.ReplaceAll(s, old, c.Content) }
+		l.decodeTokens(eachToken(f), f, stateless(eachToken(f)))
 	case "Strip":
 		if utf8.RuneCountInString(c.Content) != 1 {
 			return fmt.Errorf("%s: the content %q is not one character", kind, c.Content)
 		}
-		d = eachToken(strip(c.Content, c.Start, c.Stop))
+		f := strip(c.Content, c.Start, c.Stop)
+		if l.fused && c.Stop == 0 { // of the whole text: a token amid others is left
+			l.decodeWith(eachToken(f), nil, stageStripStart(c.Content, c.Start))
+		} else {
+			l.decodeTokens(eachToken(f), f, stateless(eachToken(f)))
+		}
+	case "ByteFallback":
+		l.decodeTokens(decodeByteFallback, func(s string) string {
+			if b, ok := fallbackByte(s); ok {
+				return string([]byte{b})
+			}
+			return s
+		}, stageByteFallback)
+	case "Fuse":
+		l.decodeWith(decodeFuse, nil, stateless(decodeFuse))
+		l.fused = true
 	}
-	l.t.decode = append(l.t.decode, d)
 	return nil
 }
 

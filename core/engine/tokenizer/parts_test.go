@@ -299,7 +299,9 @@ func FuzzLoad(f *testing.F) {
 					t.Fatalf("%q gives the special token %d", text, id)
 				}
 			}
-			tok.Decode(ids, true)
+			if got, _ := streamed(t, tok, ids); got != tok.Decode(ids, true) {
+				t.Fatalf("%v: streamed %q, decoded %q", ids, got, tok.Decode(ids, true))
+			}
 		}
 	})
 }

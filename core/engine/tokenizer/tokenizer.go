@@ -8,7 +8,7 @@
 //	split.go      text to pieces; pattern.go has the regular expressions, by hand
 //	bpe.go        a piece to ids (also wordlevel.go)
 //	load.go       reads all of it; a part that is not known is an error that names it
-//	decode.go     ids to text
+//	decode.go     ids to text; stream.go as they come
 package tokenizer
 
 import "strings"
@@ -26,7 +26,9 @@ type Tokenizer struct {
 	prefix     []int32 // what the post-processor puts in front and behind
 	suffix     []int32
 	decode     []decoder // none: tokens are joined by spaces
-	tokens     []string  // by id; "" where there is none
+	stages     []func() stage
+	amid       []func(token string) string
+	tokens     []string // by id; "" where there is none
 	size       int
 }
 
