@@ -14,7 +14,8 @@ test: ## the tests
 
 race: ## the race detector on the concurrent packages
 	$(GO) test -race -run 'Parallel|Threads' ./core/engine/...
-	$(GO) test -race ./core/host ./core/loop ./core/rundir ./core/script ./core/serve ./core/engine/generate ./sdk/...
+	$(GO) test -race ./core/host ./core/loop ./core/rundir ./core/script ./core/serve ./core/engine/generate \
+	  ./plugins/internal/client ./plugins/internal/openai ./plugins/oracle/http ./plugins/oracle/judge ./sdk/...
 
 check: fmt vet lint cross ## everything but the tests
 
