@@ -82,7 +82,7 @@ model: ## train a model like the embedded one: OUT=dir [SEED=n] [SLIPS=p]
 	  --steps 4500 --batch 64 --lr 3e-3 --warmup 50 --seed $(SEED) --precision float32 --bf16
 	rm -rf $(OUT).tmp
 
-embedded-model: ## train the embedded model anew (3 to 6 minutes on 2 cores)
+embedded-model: ## train the embedded model anew (some ten minutes on 2 cores)
 	$(MAKE) model OUT=scripts/geometry/files/model SEED=0
 	rm scripts/geometry/files/model/manifest.json # the hash is pinned
 	$(MAKE) pin-model MODEL=scripts/geometry/files/model
