@@ -37,36 +37,28 @@ type purse struct {
 // fit returns how many of the questions at the head may be asked, for as many as the budget is expected to carry; calls is how
 // many calls each of them is. An oracle that has not answered yet is asked the first few alone. The error is that the budget carries none.
 func (p *purse) fit(calls []int, few int) (int, error) {
-	if p.limit.Calls == 0 && p.limit.Tokens == 0 && p.limit.Money == 0 {
-		return len(calls), nil
-	}
 	p.mu.Lock()
 	took := p.took
 	p.mu.Unlock()
 	spent, n := p.known.Spent(), len(calls)
+	if took.Calls == 0 && (p.limit.Tokens > 0 || p.limit.Money > 0) {
+		n = min(n, max(1, few))
+	}
+	answers := float64(max(1, took.Calls))
 	for _, r := range []struct {
 		what               string
-		limit, spent, took float64
+		limit, spent, call float64 // call: what one is expected to take
 	}{
-		{"calls", p.limit.Calls, float64(spent.Calls), float64(took.Calls)},
-		{"tokens", p.limit.Tokens, float64(spent.Tokens), float64(took.Tokens)},
-		{"money", p.limit.Money, spent.Money, took.Money},
+		{"calls", p.limit.Calls, float64(spent.Calls), 1},
+		{"tokens", p.limit.Tokens, float64(spent.Tokens), float64(took.Tokens) / answers},
+		{"money", p.limit.Money, spent.Money, took.Money / answers},
 	} {
 		if r.limit == 0 {
 			continue
 		}
-		a := 1.0 // of a call
-		switch {
-		case r.what == "calls":
-		case took.Calls == 0:
-			n = min(n, max(1, few))
-			a = 0
-		default:
-			a = r.took / float64(took.Calls)
-		}
 		sum, fits := r.spent, 0
-		for fits < n && sum < r.limit && sum+a*float64(calls[fits]) <= r.limit {
-			sum += a * float64(calls[fits])
+		for fits < n && sum < r.limit && sum+r.call*float64(calls[fits]) <= r.limit {
+			sum += r.call * float64(calls[fits])
 			fits++
 		}
 		if n = fits; n == 0 && len(calls) > 0 {
