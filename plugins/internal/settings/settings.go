@@ -1,5 +1,5 @@
-// Package settings reads settings that need more than their declared type: whole numbers,
-// numbers above zero, lists of texts.
+// Package settings declares settings that several plugins have, and reads those that need more than
+// their declared type: whole numbers, numbers above zero, lists of texts, programs.
 package settings
 
 import (
@@ -25,6 +25,31 @@ func Whole(s sdk.Settings, name string, fallback int) (int, error) {
 		return 0, sdk.Errorf(sdk.CodeUsage, "setting %q: want a whole number, have %v", name, v)
 	}
 	return int(v), nil
+}
+
+// Number declares a number that may be left out; nil is no limit.
+func Number(name string, fallback float64, least, most *float64, help string) sdk.Setting {
+	return sdk.Setting{Name: name, Type: sdk.TypeNumber, Default: fallback, Min: least, Max: most, Help: help}
+}
+
+// Program declares the settings that name a program; [ReadProgram] reads them.
+func Program() []sdk.Setting {
+	return []sdk.Setting{
+		{Name: "path", Type: sdk.TypePath, Required: true,
+			Help: "the program; a name without a slash is looked up in PATH"},
+		{Name: "args", Type: sdk.TypeList, Default: []any{}, Help: "its arguments, texts"},
+	}
+}
+
+// ReadProgram returns the program's path, which has to be given, and its arguments.
+func ReadProgram(s sdk.Settings) (path string, args []string, err error) {
+	if args, err = Texts(s, "args"); err != nil {
+		return "", nil, err
+	}
+	if path = s.String("path", ""); path == "" {
+		return "", nil, sdk.Errorf(sdk.CodeUsage, "setting \"path\": want the path of a program")
+	}
+	return path, args, nil
 }
 
 // Texts returns the list of texts called name; nil where it is not given.

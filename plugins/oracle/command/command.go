@@ -50,26 +50,17 @@ func (*Oracle) Manifest() sdk.Manifest {
 		Name:    "command",
 		Version: "1",
 		Help:    "asks any program: a JSON line in for each question, a JSON line out",
-		Settings: []sdk.Setting{
-			{Name: "path", Type: sdk.TypePath, Required: true,
-				Help: "the program; a name without a slash is looked up in PATH"},
-			{Name: "args", Type: sdk.TypeList, Default: []any{}, Help: "its arguments, texts"},
-			{Name: "order_matters", Type: sdk.TypeBool, Default: true,
-				Help: "false: it is asked one order only, and P of the other is taken to be 1-P"},
-		},
+		Settings: append(settings.Program(), sdk.Setting{Name: "order_matters", Type: sdk.TypeBool, Default: true,
+			Help: "false: it is asked one order only, and P of the other is taken to be 1-P"}),
 		Oracle: sdk.OracleTraits{Form: sdk.FormPairwise, OrderMatters: true, Concurrency: 1},
 	}
 }
 
 // Configure takes the settings. A running program is stopped if it is to be another one.
 func (o *Oracle) Configure(_ context.Context, s sdk.Settings) error {
-	args, err := settings.Texts(s, "args")
+	path, args, err := settings.ReadProgram(s)
 	if err != nil {
 		return err
-	}
-	path := s.String("path", "")
-	if path == "" {
-		return sdk.Errorf(sdk.CodeUsage, "setting \"path\": want the path of a program")
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()

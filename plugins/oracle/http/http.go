@@ -46,7 +46,7 @@ func New() sdk.Oracle { return &Oracle{} }
 func (*Oracle) Manifest() sdk.Manifest {
 	number := func(name string, fallback, min, max float64, help string) sdk.Setting {
 		lo, hi := sdk.Between(min, max)
-		return sdk.Setting{Name: name, Type: sdk.TypeNumber, Default: fallback, Min: lo, Max: hi, Help: help}
+		return settings.Number(name, fallback, lo, hi, help)
 	}
 	return sdk.Manifest{
 		Kind:    sdk.KindOracle,

@@ -35,9 +35,7 @@ const (
 // before the settings are, and only of a list does the host keep judgments together with all candidates.
 // Pairs are asked for in both orders; scores answer both without another request.
 func (*Oracle) Manifest() sdk.Manifest {
-	number := func(name string, fallback float64, lo, hi *float64, help string) sdk.Setting {
-		return sdk.Setting{Name: name, Type: sdk.TypeNumber, Default: fallback, Min: lo, Max: hi, Help: help}
-	}
+	number := settings.Number
 	text := func(name, fallback, help string, oneOf ...string) sdk.Setting {
 		return sdk.Setting{Name: name, Type: sdk.TypeString, Default: fallback, OneOf: oneOf, Help: help}
 	}

@@ -46,27 +46,19 @@ func New() sdk.Sampler { return &Sampler{program: program.Kept{Role: "sampler"}}
 // Manifest declares a sampler that needs no generator.
 func (*Sampler) Manifest() sdk.Manifest {
 	return sdk.Manifest{
-		Kind:    sdk.KindSampler,
-		Name:    "command",
-		Version: "1",
-		Help:    "asks any program: a JSON line in for each prompt, a JSON line with its completions out",
-		Settings: []sdk.Setting{
-			{Name: "path", Type: sdk.TypePath, Required: true,
-				Help: "the program; a name without a slash is looked up in PATH"},
-			{Name: "args", Type: sdk.TypeList, Default: []any{}, Help: "its arguments, texts"},
-		},
+		Kind:     sdk.KindSampler,
+		Name:     "command",
+		Version:  "1",
+		Help:     "asks any program: a JSON line in for each prompt, a JSON line with its completions out",
+		Settings: settings.Program(),
 	}
 }
 
 // Configure takes the settings. A running program is stopped if it is to be another one.
 func (s *Sampler) Configure(_ context.Context, given sdk.Settings) error {
-	args, err := settings.Texts(given, "args")
+	path, args, err := settings.ReadProgram(given)
 	if err != nil {
 		return err
-	}
-	path := given.String("path", "")
-	if path == "" {
-		return sdk.Errorf(sdk.CodeUsage, "setting \"path\": want the path of a program")
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -17,9 +17,7 @@ func New() sdk.Sampler { return &Sampler{} }
 
 // Manifest declares a sampler that needs the generator.
 func (*Sampler) Manifest() sdk.Manifest {
-	number := func(name string, fallback float64, min, max *float64, help string) sdk.Setting {
-		return sdk.Setting{Name: name, Type: sdk.TypeNumber, Default: fallback, Min: min, Max: max, Help: help}
-	}
+	number := settings.Number
 	zero, one := sdk.Between(0, 1)
 	return sdk.Manifest{
 		Kind:    sdk.KindSampler,
